@@ -1,0 +1,59 @@
+# Retort. `make help` lists what there is. Everything runs in .venv, which `make` builds.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# A compiled cache saves seconds at every start: mlflow and torch are large.
+unexport PYTHONDONTWRITEBYTECODE
+export DVC_NO_ANALYTICS = 1
+export DO_NOT_TRACK = 1
+export MLFLOW_DISABLE_TELEMETRY = true
+export PREFECT_SERVER_ANALYTICS_ENABLED = false
+# DVC's commands say `python`: that must be this environment's.
+export PATH := $(abspath $(BIN)):$(PATH)
+PAPERS := $(foreach paper,$(PAPER),--paper $(paper))
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help repro test lint smoke bench serve verify clean setup fetch
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@echo "PAPER=sepprune limits repro, smoke, bench and verify to one paper."
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 13) else f"Retort needs Python 3.11 or 3.12, this is {v[0]}.{v[1]}; name one with make PYTHON=…")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -q --upgrade 'pip>=26'
+	@echo "installing Retort's packages into $(VENV) (about 2.4 GB; minutes the first time)"
+	@$(BIN)/python -m pip install -q -c constraints.txt --editable . --group dev
+	@touch $@
+
+setup: $(STAMP) ## make the environment only
+
+fetch: $(STAMP)
+	@$(BIN)/python -m stages fetch
+
+repro: $(STAMP) fetch ## reproduce every paper (or PAPER=…) up to its verdicts and report
+	@$(BIN)/python -m stages repro $(PAPERS)
+
+test: $(STAMP) ## the test suite (TESTS=path for a part of it)
+	@$(BIN)/python -m pytest $(TESTS)
+
+lint: $(STAMP) ## ruff on everything, mypy on stages/
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+smoke: $(STAMP) ## every paper and every kind of arm, tiny, in minutes
+	@$(BIN)/python -m stages profile smoke $(PAPERS)
+
+bench: $(STAMP) ## measure times and memory again on this device
+	@$(BIN)/python -m stages bench $(PAPERS)
+
+serve: $(STAMP) ## MLflow's page and the report on loopback; Ctrl-C ends both
+	@$(BIN)/python -m stages serve
+
+verify: $(STAMP) ## run twice from nothing; all hashes must agree (PROFILE=smoke for a short one)
+	@$(BIN)/python -m stages verify --profile $(or $(PROFILE),desk) $(PAPERS)
+
+clean: $(STAMP) ## delete working files; says what DVC's cache may drop (GC=1 drops it)
+	@$(BIN)/python -m stages clean $(if $(GC),--gc)

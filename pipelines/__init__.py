@@ -1,0 +1,1 @@
+"""What is reproduced: one folder a paper."""

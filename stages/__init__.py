@@ -1,0 +1,1 @@
+"""How a stage is done: the parts that papers share, one package a stage, in data-flow order."""

@@ -1,0 +1,1 @@
+"""Run context, parameters, seeds, result files, statistics, tracking."""

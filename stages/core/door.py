@@ -1,0 +1,262 @@
+"""Runs one stage: checks, run context, all-or-nothing output, receipt."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import logging
+import os
+import resource
+import shlex
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType, ModuleType
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+
+from stages.core import dag, digests, environment, receipts, resume
+from stages.core.errors import UserError
+from stages.core.files import listing, move_into_place, read_json, remove, write_json
+from stages.core.job import Inputs, Job
+from stages.core.params import Common, build, read_yaml, tracked_keys
+from stages.core.params import lookup as lookup_key
+from stages.core.tracking import spool
+
+GENERIC = {"claims": "stages.claims.stage", "page": "stages.report.stage"}
+
+
+def find_root() -> Path:
+    """The nearest folder at or above the current one that holds params.yaml and pipelines/.
+
+    Raises:
+        UserError: there is none.
+    """
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "params.yaml").is_file() and (folder / "pipelines").is_dir():
+            return folder
+    raise UserError(f"no Retort project at or above {here.name}/: params.yaml is missing")
+
+
+def load_stage(paper: str, stage: str) -> ModuleType:
+    """Import the module that implements a stage."""
+    name = GENERIC.get(stage) or f"pipelines.{paper.replace('/', '.')}.{stage}"
+    return importlib.import_module(name)
+
+
+def command(node: dag.Node) -> str:
+    """The command that remakes a stage's output, as dvc.yaml has it."""
+    words = ["python", "-m", "stages", node.stage, node.paper]
+    words += ["--variant", node.variant] if node.variant else []
+    words += ["--seeds", node.seeds] if node.seeds else []
+    return shlex.join(words)
+
+
+def run_stage(paper: str, stage: str, variant: str | None, seeds: str | None) -> None:
+    """Run one stage; where `make repro` listens, tell it why a stage failed."""
+    try:
+        _run_stage(find_root(), paper, stage, variant, seeds)
+    except (UserError, StageFailed) as error:
+        book = os.environ.get("RETORT_FAILURES")
+        if book:
+            with Path(book).open("a") as file:
+                name = "@".join(p for p in (stage, variant) if p)
+                line = {"paper": paper, "stage": name, "message": str(error)}
+                file.write(json.dumps(line) + "\n")
+        raise
+
+
+def _run_stage(
+    root: Path, paper: str, stage: str, variant: str | None, seeds: str | None
+) -> None:
+    """Run one stage of one paper.
+
+    Raises:
+        UserError: parameters, names or inputs are wrong (nothing was written), or the stage
+            itself found something that the user must mend.
+    """
+    started = time.monotonic()
+    values = read_yaml(root / "params.yaml")
+    node = dag.node(root, paper, stage, variant, seeds)
+    common = build(Common, values, "", "common")
+    seed_list = dag.seed_range(seeds) if seeds else ()
+    environment.pin(common.threads)
+    module = load_stage(paper, stage)
+    params = build(module.Params, values, dag.section(paper), stage, variant)
+    for dep in node.deps:
+        if not (root / dep).exists():
+            raise UserError(f"missing input: {dep}; `dvc repro` makes it, `dvc pull` fetches it")
+    keys = tracked_keys(module.Params, dag.section(paper), stage, variant)
+    source = {
+        "code": digests.of_paths(root, node.code),
+        "data": digests.of_paths(root, node.data),
+        "params": digests.of_value({key: lookup_key(values, key) for key in keys}),
+        "environment": digests.of_paths(root, [dag.ENVIRONMENT]),
+    }
+    identity = {"stage": stage, "paper": paper, "variant": variant, "seeds": seeds, **source}
+    key = digests.of_value(identity)
+    sweep(root, paper, values)
+    scratch = root / "work/.scratch" / paper / node.name
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    with (
+        _logged(root, node) as log,
+        resume.held(root, node, key, lambda text: console.print(text)) as folder,
+    ):
+        log.info("%s, key %s, %s", command(node), key, source)
+        remove(scratch)
+        scratch.mkdir(parents=True)
+        off = stage in GENERIC or os.environ.get("RETORT_TRACKING") == "off"
+        track = spool.NullTracker() if off else _tracker(root, node, key, source, values)
+        if "torch" in sys.modules:
+            environment.make_deterministic(common.threads)
+        job = Job(root, node, seed_list, common.device, folder, log, track)
+        if stage == "bench":
+            _quiet(root)
+        ready = time.monotonic()
+        try:
+            module.run(params, Inputs(root, node), scratch, job)
+        except BaseException as error:
+            killed = isinstance(error, KeyboardInterrupt)
+            track.close("KILLED" if killed else "FAILED", str(error))
+            raise
+        if stage in GENERIC:
+            target = root / "reports/papers"
+            for entry in sorted(scratch.iterdir()):
+                move_into_place(entry, target / entry.name)
+            remove(scratch)
+        else:
+            write_json(scratch / "provenance.json", {"command": command(node), **identity})
+            move_into_place(scratch, root / node.folder)
+        oid, dirty = receipts.commit(root)
+        usage = [resource.getrusage(w) for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        receipt = {
+            **identity,
+            "key": key,
+            "address": node.address,
+            "seconds": round(time.monotonic() - started, 2),
+            "start_seconds": round(ready - started, 2),
+            "output_mb": round(sum(f.stat().st_size for f in listing(root / node.folder)) / 2**20, 2),
+            "cpu_seconds": round(sum(u.ru_utime + u.ru_stime for u in usage), 2),
+            "peak_memory_mb": round(max(u.ru_maxrss for u in usage) / 1024, 1),
+            "commit": oid,
+            "dirty": dirty,
+            "device": read_json(root / dag.DEVICE) if (root / dag.DEVICE).is_file() else {},
+            "versions": environment.versions(),
+            "profile": common.profile,
+        }
+        receipts.write(root, node, receipt)
+        if stage in GENERIC:
+            refresh(root)
+        else:
+            track.results(root / node.folder)
+            track.close("FINISHED")
+        log.info("done in %.1f s", time.monotonic() - started)
+
+
+def refresh(root: Path) -> None:
+    """Bring the board up to date from whatever papers have results."""
+    from stages.report import compare
+
+    compare.run(root)
+
+
+def sweep(root: Path, paper: str, values: dict[str, Any]) -> None:
+    """Delete output folders of variants and seed ranges that params.yaml no longer names."""
+    known = {n.folder for n in dag.nodes(root, paper, values) if n.variant or n.seeds}
+    for stage in {folder.split("/")[-3] for folder in known}:
+        base = root / "work" / paper / stage
+        for folder in sorted(base.glob("*/*")) if base.is_dir() else []:
+            if folder.relative_to(root).as_posix() not in known:
+                remove(folder)
+        for folder in sorted(base.iterdir()) if base.is_dir() else []:
+            if folder.is_dir() and not listing(folder):
+                remove(folder)
+
+
+def _tracker(
+    root: Path, node: dag.Node, key: str, source: dict[str, str], values: dict[str, Any]
+) -> Any:
+    oid, dirty = receipts.commit(root)
+    tracked = {name: lookup_key(values, name) for name in node.params}
+    tags = {"commit": oid, "dirty": str(dirty).lower(), "dvc_stage": node.address, **source}
+    device = read_json(root / dag.DEVICE) if (root / dag.DEVICE).is_file() else {}
+    tags |= {f"device.{k}": str(v) for k, v in device.items()}
+    tags |= {f"version.{k}": v for k, v in environment.versions().items()}
+    return spool.Tracker.open(
+        root,
+        key=key,
+        paper=node.paper,
+        stage=node.stage,
+        variant=node.variant,
+        seeds=node.seeds,
+        params=tracked,
+        tags=tags,
+        inputs=node.data,
+    )
+
+
+def _quiet(root: Path) -> None:
+    from stages.core.tracking import sender
+
+    sender.quiesce(root)
+
+
+@contextlib.contextmanager
+def _logged(root: Path, node: dag.Node) -> Iterator[logging.Logger]:
+    """A log file of its own for the stage; its path is added to every error."""
+    path = root / "work/.logs" / node.paper / f"{node.name}.log"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    log = logging.getLogger("retort")
+    handler = logging.FileHandler(path, mode="w")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    shown = path.relative_to(root)
+    try:
+        yield log
+    except KeyboardInterrupt:
+        log.warning("interrupted")
+        raise
+    except UserError as error:
+        log.error("%s", error)
+        raise UserError(f"{error}\n(log: {shown})") from None
+    except Exception as error:
+        log.error("%s", traceback.format_exc())
+        raise StageFailed(f"{type(error).__name__}: {error}\n(traceback in {shown})") from error
+    finally:
+        log.removeHandler(handler)
+        handler.close()
+
+
+class StageFailed(Exception):
+    """A stage broke down by a fault of its own; the log holds the traceback."""
+
+
+def terminate(number: int, frame: FrameType | None) -> None:
+    """SIGTERM ends a stage as Ctrl-C does."""
+    raise KeyboardInterrupt
+
+
+def guarded(work: Any) -> int:
+    """Run `work()`; print what goes wrong in one message and return the exit code."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        return int(work() or 0)
+    except UserError as error:
+        console.print(f"[bold red]error:[/] {escape(str(error))}")
+        return 2
+    except StageFailed as error:
+        console.print(f"[bold red]the stage failed:[/] {escape(str(error))}")
+        return 1
+    except KeyboardInterrupt:
+        console.print("interrupted; the same command continues from the last checkpoint")
+        return 130

@@ -1,0 +1,39 @@
+"""Receipts: what each run cost and what it came from. Tracked by git, beside the results."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from stages.core.dag import Node
+from stages.core.files import read_json, write_json
+
+
+def path_of(root: Path, node: Node) -> Path:
+    return root / "receipts" / node.paper / f"{node.name}.json"
+
+
+def write(root: Path, node: Node, receipt: dict[str, Any]) -> None:
+    write_json(path_of(root, node), receipt)
+
+
+def read(root: Path, node: Node) -> dict[str, Any] | None:
+    """The newest receipt of a stage, or None."""
+    path = path_of(root, node)
+    return read_json(path) if path.is_file() else None
+
+
+def commit(root: Path) -> tuple[str, bool]:
+    """The commit checked out at `root` and whether the tree differs from it ("", True: no git)."""
+    asked = ["git", "-C", str(root), "status", "--porcelain=v2", "--branch", "-uno"]
+    try:
+        answer = subprocess.run(asked, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return "", True
+    lines = answer.splitlines()
+    oid = next((x.split()[-1] for x in lines if x.startswith("# branch.oid")), "")
+    # What a run itself writes (reports, receipts, lock files) does not make its code dirty.
+    changed = [x.split()[-1] for x in lines if not x.startswith("#")]
+    own = ("reports/", "receipts/")
+    return oid, any(not c.startswith(own) and not c.endswith("dvc.lock") for c in changed)

@@ -1,0 +1,155 @@
+"""`make repro`: says what will run, runs it through DVC, names what could not run, shows the board.
+
+DVC stays the only truth: this plans and reports, `dvc repro` decides and runs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from stages.core import dag, environment, receipts
+from stages.core.errors import UserError
+from stages.core.params import read_yaml
+
+SPARE_GB = 1.0
+"""Free space to keep beyond what the stages are expected to write."""
+
+
+def reproduce(root: Path, papers: list[str]) -> int:
+    """Run what must run of `papers` (all when empty) and print the claims board.
+
+    Returns:
+        0, or 1 where a paper could not be completed (each is named with its reason).
+    """
+    console = Console(highlight=False, soft_wrap=True)
+    chosen = _chosen(root, papers)
+    environment.fingerprint(root)
+    plan = planned(root, chosen)
+    _announce(root, plan, console)
+    targets = [f"pipelines/{paper}/dvc.yaml" for paper in chosen]
+    failures: list[dict[str, str]] = []
+    code = 0
+    if plan or not papers:
+        code, failures = _dvc(root, ["repro", "--keep-going", *targets, *([] if papers else ["compare"])])
+    if plan:
+        _track(root, console)
+    _board(root, papers, console)
+    if code:
+        _explain(planned(root, chosen), failures, console)
+    console.print(f"report: {(root / 'reports/index.html').relative_to(root)}")
+    return 1 if code else 0
+
+
+def measure_again(root: Path, papers: list[str]) -> int:
+    """Run the bench stages again although nothing changed, then what depends on them."""
+    chosen = [p for p in _chosen(root, papers) if "bench" in dag.pipeline(root, p)]
+    targets = [f"pipelines/{paper}/dvc.yaml:bench" for paper in chosen]
+    code, _ = _dvc(root, ["repro", "--force", "--single-item", *targets])
+    return code or reproduce(root, papers)
+
+
+def planned(root: Path, papers: list[str]) -> list[dag.Node]:
+    """Stages that DVC will run: the changed ones and all that stand on them."""
+    answer = subprocess.run(
+        [sys.executable, "-m", "dvc", "status", "--json"],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if answer.returncode:
+        raise UserError(f"`dvc status` failed:\n{answer.stderr.strip()}")
+    changed = set(json.loads(answer.stdout))
+    values = read_yaml(root / "params.yaml")
+    stale: list[dag.Node] = []
+    for paper in [p for p in dag.papers(root) if p.startswith("foundations/")] + [
+        p for p in papers if not p.startswith("foundations/")
+    ]:
+        for node in dag.nodes(root, paper, values):
+            made = [out for earlier in stale for out in earlier.outs]
+            if node.address in changed or any(_overlap(d, m) for d in node.deps for m in made):
+                stale.append(node)
+    return [n for n in stale if n.paper in papers or n.paper.startswith("foundations/")]
+
+
+def _overlap(dep: str, out: str) -> bool:
+    return dep == out or dep.startswith(out + "/") or out.startswith(dep + "/")
+
+
+def _chosen(root: Path, papers: list[str]) -> list[str]:
+    there = dag.papers(root)
+    for paper in papers:
+        if paper not in there:
+            raise UserError(f"unknown paper '{paper}'; allowed: {', '.join(there)}")
+    return papers or there
+
+
+def _announce(root: Path, plan: list[dag.Node], console: Console) -> None:
+    if not plan:
+        console.print("nothing has changed; nothing to run")
+        return
+    known = [r for r in (receipts.read(root, node) for node in plan) if r]
+    seconds = sum(r["seconds"] for r in known)
+    # Cache and working tree each hold a copy.
+    need = 2 * sum(r.get("output_mb", 0.0) for r in known) / 1024 + SPARE_GB
+    free = shutil.disk_usage(root).free / 2**30
+    unknown = len(plan) - len(known)
+    note = f" (and {unknown} that never ran here)" if unknown else ""
+    per_paper: dict[str, list[str]] = {}
+    for node in plan:
+        per_paper.setdefault(node.paper, []).append(node.name)
+    for paper, names in per_paper.items():
+        console.print(f"[bold]{paper}[/]: {len(names)} stages: {', '.join(names)}")
+    console.print(f"about {seconds / 60:.0f} min by earlier receipts{note}")
+    console.print(f"disk: about {need:.1f} GB needed, {free:.1f} GB free")
+    if need > free:
+        raise UserError(
+            f"about {need:.1f} GB are needed and {free:.1f} GB are free; make room "
+            "(`make clean` says what may go), then run this again"
+        )
+
+
+def _dvc(root: Path, arguments: list[str]) -> tuple[int, list[dict[str, str]]]:
+    """Run DVC; give its exit code and the failures that stages reported."""
+    with tempfile.TemporaryDirectory() as folder:
+        book = Path(folder) / "failures.jsonl"
+        code = subprocess.run(
+            [sys.executable, "-m", "dvc", *arguments],
+            cwd=root,
+            env={**os.environ, "RETORT_FAILURES": str(book), "DVC_NO_ANALYTICS": "1"},
+            check=False,
+        ).returncode
+        lines = book.read_text().splitlines() if book.is_file() else []
+    return code, [json.loads(line) for line in lines]
+
+
+def _track(root: Path, console: Console) -> None:
+    from stages.core.tracking.track import track
+
+    track(root, console)
+
+
+def _board(root: Path, papers: list[str], console: Console) -> None:
+    from stages.report.board import print_board
+
+    path = root / "reports/claims.json"
+    claims: list[dict[str, Any]] = json.loads(path.read_text())["claims"] if path.is_file() else []
+    print_board(console, [c for c in claims if not papers or c["paper"] in papers])
+
+
+def _explain(left: list[dag.Node], failures: list[dict[str, str]], console: Console) -> None:
+    console.print("[bold red]not complete:[/]")
+    for failure in failures:
+        console.print(f"  [bold]{failure['paper']}[/] {failure['stage']}: {failure['message']}")
+    for paper in dict.fromkeys(node.paper for node in left):
+        names = [node.name for node in left if node.paper == paper]
+        console.print(f"  [bold]{paper}[/]: still to run: {', '.join(names)}")

@@ -1,0 +1,98 @@
+"""The commands of the door that are not a stage of a paper. Each takes its arguments."""
+
+from __future__ import annotations
+
+import argparse
+
+from stages.core.door import find_root
+
+
+def _parser(name: str, what: str) -> argparse.ArgumentParser:
+    return argparse.ArgumentParser(prog=f"python -m stages {name}", description=what)
+
+
+def fingerprint(argv: list[str]) -> int:
+    from stages.core import environment
+
+    _parser("fingerprint", "write work/environment.json and work/device.json").parse_args(argv)
+    environment.fingerprint(find_root())
+    return 0
+
+
+def compare(argv: list[str]) -> int:
+    from stages.core.door import refresh
+
+    _parser("compare", "refresh the board from the papers' results").parse_args(argv)
+    refresh(find_root())
+    return 0
+
+
+def fetch(argv: list[str]) -> int:
+    from stages.prepare.debs import fetch_all
+
+    _parser("fetch", "download the data that packages carry").parse_args(argv)
+    fetch_all(find_root())
+    return 0
+
+
+def repro(argv: list[str]) -> int:
+    from stages.core.repro import reproduce
+
+    parser = _parser("repro", "run what must run and show the claims board")
+    parser.add_argument("--paper", action="append", help="only this paper (may be repeated)")
+    return reproduce(find_root(), parser.parse_args(argv).paper or [])
+
+
+def profile(argv: list[str]) -> int:
+    from stages.core.profiles import run_profile
+
+    parser = _parser("profile", "run a profile in a working tree of its own")
+    parser.add_argument("name", choices=["smoke", "lab", "paper"])
+    parser.add_argument("--paper", action="append", help="only this paper (may be repeated)")
+    asked = parser.parse_args(argv)
+    return run_profile(find_root(), asked.name, asked.paper or [])
+
+
+def verify(argv: list[str]) -> int:
+    from stages.core.verify import verify as run
+
+    parser = _parser("verify", "run a profile twice from nothing and compare every output's hash")
+    parser.add_argument("--profile", default="desk", choices=["smoke", "desk", "lab", "paper"])
+    parser.add_argument("--paper", action="append", help="only this paper (may be repeated)")
+    asked = parser.parse_args(argv)
+    return run(find_root(), asked.profile, asked.paper or [])
+
+
+def bench(argv: list[str]) -> int:
+    from stages.core.repro import measure_again
+
+    parser = _parser("bench", "measure every paper's bench stage again, on this device")
+    parser.add_argument("--paper", action="append", help="only this paper (may be repeated)")
+    return measure_again(find_root(), parser.parse_args(argv).paper or [])
+
+
+def track(argv: list[str]) -> int:
+    from rich.console import Console
+
+    from stages.core.tracking.track import track as run
+
+    _parser("track", "send to MLflow what is not there yet").parse_args(argv)
+    return run(find_root(), Console())
+
+
+def serve(argv: list[str]) -> int:
+    from stages.core.serve import serve as run
+
+    parser = _parser("serve", "MLflow's page and the report on loopback, until Ctrl-C")
+    parser.add_argument("--mlflow-port", type=int, default=5000)
+    parser.add_argument("--report-port", type=int, default=8000)
+    asked = parser.parse_args(argv)
+    return run(find_root(), asked.mlflow_port, asked.report_port)
+
+
+def clean(argv: list[str]) -> int:
+    from stages.core.clean import clean as run
+
+    parser = _parser("clean", "delete working files; results, downloads and cache stay")
+    parser.add_argument("--gc", action="store_true", help="also drop what no commit's results need")
+    return run(find_root(), parser.parse_args(argv).gc)

@@ -1,0 +1,1 @@
+"""Training the full-size network: the loop that every paper shares."""

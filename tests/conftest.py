@@ -1,0 +1,34 @@
+"""What all tests share: the pinned environment, a small project, a job."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from stages.core import environment
+
+environment.pin(1)
+os.environ["MPLBACKEND"] = "Agg"
+
+import pytest  # noqa: E402
+
+from stages.core.dag import Node  # noqa: E402
+from stages.core.job import Job, for_tests  # noqa: E402
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The checkout under test."""
+    return ROOT
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Iterator[Job]:
+    """A job of the stage `teach` of a paper `demo`, on the CPU, without tracking."""
+    node = Node("demo", "teach", None, None, (), (), ())
+    with for_tests(tmp_path, node) as made:
+        environment.make_deterministic(1)
+        yield made

@@ -1,0 +1,182 @@
+"""The rules that keep the house in order, walked over every paper there is."""
+
+from __future__ import annotations
+
+import ast
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from stages.core import dag, door
+from stages.core.params import build, lookup, read_yaml, tracked_keys
+from stages.core.profiles import overlaid, overlay_path
+from tests.imports import closure, imported
+
+ROOT = Path(__file__).resolve().parent.parent
+VALUES = read_yaml(ROOT / "params.yaml")
+PAPERS = dag.papers(ROOT)
+NODES = [node for paper in PAPERS for node in dag.nodes(ROOT, paper, VALUES)]
+PARTS = ("README.md", "dvc.yaml", "claims.yaml", "prepare.py", "teach.py", "evaluate.py",
+         "bench.py", "smoke.yaml", "lab.yaml", "paper.yaml")  # fmt: skip
+KEYS = ["cmd", "wdir", "deps", "params", "outs", "metrics", "plots", "meta"]
+# Every import runs these two, which hold a docstring and nothing else.
+BARE = {ROOT / "stages/__init__.py", ROOT / "pipelines/__init__.py"}
+
+
+def source(node: dag.Node) -> Path:
+    if node.stage in door.GENERIC:
+        return ROOT / (door.GENERIC[node.stage].replace(".", "/") + ".py")
+    return ROOT / "pipelines" / node.paper / f"{node.stage}.py"
+
+
+def ids(node: dag.Node) -> str:
+    return f"{node.paper}:{node.name}"
+
+
+def only_docstring(path: Path) -> bool:
+    return all(isinstance(s, ast.Expr) for s in ast.parse(path.read_text()).body)
+
+
+def test_there_are_papers() -> None:
+    assert "sepprune" in PAPERS
+
+
+@pytest.mark.parametrize("node", NODES, ids=ids)
+def test_the_import_closure_lies_inside_the_deps(node: dag.Node) -> None:
+    deps = [ROOT / d for d in node.deps]
+    missing = [
+        path.relative_to(ROOT).as_posix()
+        for path in sorted(closure(source(node), ROOT))
+        if not any(path == d or d in path.parents for d in deps) and not only_docstring(path)
+    ]
+    assert not missing, f"{node.address} imports files that are not in its deps: {missing}"
+
+
+def test_the_closure_sees_an_import_inside_a_function(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        (tmp_path / "stages").mkdir(exist_ok=True)
+        (tmp_path / f"stages/{name}.py").write_text("")
+    (tmp_path / "stages/a.py").write_text(
+        "from typing import TYPE_CHECKING\n"
+        "if TYPE_CHECKING:\n    from stages import c\n"
+        "def f():\n    from stages import b\n    x = 1\n"
+    )
+    (tmp_path / "stages/b.py").write_text("x = 1\n")
+    (tmp_path / "stages/c.py").write_text("x = 1\n")
+    assert closure(tmp_path / "stages/a.py", tmp_path) == {
+        tmp_path / "stages/a.py",
+        tmp_path / "stages/b.py",
+    }
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "stages").rglob("*.py")), ids=str)
+def test_stages_know_no_paper(path: Path) -> None:
+    assert not [p for p in imported(path, ROOT) if "pipelines" in p.relative_to(ROOT).parts]
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_papers_import_no_other_paper(paper: str) -> None:
+    home = ROOT / "pipelines" / paper
+    for path in home.rglob("*.py"):
+        for other in imported(path, ROOT) - BARE:
+            inside = other.relative_to(ROOT).parts
+            foreign = inside[0] == "pipelines" and home not in other.parents
+            assert not foreign or inside[1] == "foundations", f"{path} imports {other}"
+
+
+@pytest.mark.parametrize("paper", [p for p in PAPERS if not p.startswith("foundations/")])
+def test_a_paper_has_its_parts(paper: str) -> None:
+    missing = [p for p in PARTS if not (ROOT / "pipelines" / paper / p).is_file()]
+    assert not missing
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_the_dag_reads_in_order(paper: str) -> None:
+    stages = dag.pipeline(ROOT, paper)
+    made: set[str] = set()
+    for name, entry in stages.items():
+        order = [k for k in entry if k in KEYS]
+        assert order == sorted(order, key=KEYS.index), f"{paper}:{name} has its keys out of order"
+        assert f" {paper}" in entry["cmd"], "without the paper's name DVC's run cache mixes papers"
+        for dep in entry["deps"]:
+            if dep.startswith(f"work/{paper}/"):
+                assert dep.split("/")[2] in made, f"{paper}:{name} reads {dep} before it is made"
+        made.add(name)
+
+
+@pytest.mark.parametrize("node", NODES, ids=ids)
+def test_the_keys_a_stage_reads_are_the_keys_dvc_tracks(node: dag.Node) -> None:
+    model = door.load_stage(node.paper, node.stage).Params
+    expected = tracked_keys(model, dag.section(node.paper), node.stage, node.variant)
+    assert sorted(node.params) == expected
+
+
+def leaves(value: object, path: str = "") -> list[str]:
+    if isinstance(value, dict) and value:
+        return [leaf for k, v in value.items() for leaf in leaves(v, f"{path}.{k}" if path else k)]
+    return [path]
+
+
+def test_every_key_of_params_yaml_is_read() -> None:
+    read = {"common.profile", "common.threads", "common.device"}
+    for node in NODES:
+        read |= set(node.params)
+        matrix = dag.pipeline(ROOT, node.paper)[node.stage].get("matrix", {})
+        read |= {axis.strip("${}") for axis in matrix.values() if isinstance(axis, str)}
+    for leaf in leaves(VALUES):
+        assert any(leaf == k or leaf.startswith(k + ".") for k in read), f"nothing reads {leaf}"
+
+
+@pytest.mark.parametrize("profile", ["desk", "smoke", "lab", "paper"])
+def test_every_profile_gives_valid_parameters(profile: str) -> None:
+    values, papers = overlaid(ROOT, profile)
+    assert papers
+    for paper in papers:
+        for node in dag.nodes(ROOT, paper, values):
+            model = door.load_stage(paper, node.stage).Params
+            build(model, values, dag.section(paper), node.stage, node.variant)
+
+
+def test_overlays_change_only_what_is_there() -> None:
+    """A key that desk lacks is a slip, unless it names an arm or a replaced whole."""
+    for paper in PAPERS:
+        base = lookup(VALUES, dag.section(paper))
+        for profile in ("smoke", "lab", "paper"):
+            path = overlay_path(ROOT, paper, profile)
+            overlay = read_yaml(path) if path.is_file() else {}
+            assert set(overlay) <= set(base), f"{path.name} names a stage that {paper} lacks"
+
+
+def test_adding_a_variant_touches_no_other_stage() -> None:
+    more = yaml.safe_load(yaml.safe_dump(VALUES))
+    variants = more["sepprune"]["prune"]["variants"]
+    variants["another"] = dict(variants["random"])
+    before = {n.name: {k: lookup(VALUES, k) for k in n.params} for n in NODES}
+    after = {
+        n.name: {k: lookup(more, k) for k in n.params} for n in dag.nodes(ROOT, "sepprune", more)
+    }
+    changed = {name for name in before if before[name] != after[name]}
+    assert {name.partition("@")[0] for name in changed} == {"evaluate"}
+    assert {n.partition("@")[0] for n in set(after) - set(before)} == {"prune"}
+
+
+def test_bench_never_comes_from_the_run_cache() -> None:
+    for paper in PAPERS:
+        entry = dag.pipeline(ROOT, paper).get("bench")
+        if entry:
+            assert all(next(iter(out.values()))["persist"] for out in entry["outs"])
+            assert dag.DEVICE in entry["deps"]
+
+
+def test_folders_of_variants_that_are_gone_are_deleted(tmp_path: Path) -> None:
+    (tmp_path / "pipelines").mkdir()
+    shutil.copytree(ROOT / "pipelines/sepprune", tmp_path / "pipelines/sepprune")
+    kept = next(n for n in NODES if n.paper == "sepprune" and n.stage == "prune")
+    for folder in (kept.folder, "work/sepprune/prune/old/0-2", "work/sepprune/prune/random/7"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "f").write_text("")
+    door.sweep(tmp_path, "sepprune", VALUES)
+    left = [p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("f")]
+    assert left == [f"{kept.folder}/f"]

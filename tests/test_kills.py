@@ -1,0 +1,144 @@
+"""kill -9 at any moment: `dvc repro` goes on and ends with the bytes of an undisturbed run."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests import project
+
+pytestmark = pytest.mark.slow
+
+COMMAND = ["dvc", "repro", "pipelines/demo/dvc.yaml"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = project.make(tmp_path_factory.mktemp("whole") / "p")
+    project.repro(folder)
+    return project.outputs(folder)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return project.make(tmp_path / "p")
+
+
+def family(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    try:
+        parent = psutil.Process(process.pid)
+        return [parent, *parent.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def killed_when(folder: Path, moment: Callable[[], bool], dvc_alone: bool = False) -> bool:
+    """Start `dvc repro` and kill it, with all it started, at `moment`. False: it ended before."""
+    process = subprocess.Popen(
+        COMMAND, cwd=folder, env=project.ENV, start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        while process.poll() is None and not moment():
+            time.sleep(0.0002)
+        if process.poll() is not None:
+            return False
+        if dvc_alone:
+            process.kill()
+        else:
+            os.killpg(process.pid, signal.SIGKILL)
+        return True
+    finally:
+        process.wait()
+        if not dvc_alone:
+            assert not family(process)
+
+
+def after(seconds: float) -> Callable[[], bool]:
+    end = time.monotonic() + seconds
+    return lambda: time.monotonic() > end
+
+
+def test_kills_at_random_instants(folder: Path, undisturbed: dict[str, str]) -> None:
+    instants = random.Random(7)
+    kills = ends = 0
+    while kills < 22:
+        if killed_when(folder, after(instants.uniform(0.2, 5.0))):
+            kills += 1
+            continue
+        assert project.outputs(folder) == undisturbed
+        ends += 1
+        forget(folder)
+    project.repro(folder)
+    assert project.outputs(folder) == undisturbed
+    assert ends < kills
+
+
+def forget(folder: Path) -> None:
+    """Start from nothing again: no output, no checkpoint, no cache, no lock file."""
+    for name in ("work", ".dvc/cache", ".dvc/tmp"):
+        project.shutil.rmtree(folder / name)
+    (folder / "pipelines/demo/dvc.lock").unlink()
+
+
+def moments(folder: Path) -> Iterator[tuple[str, Callable[[], bool]]]:
+    scratch = folder / "work/.scratch/demo/teach"
+    target = folder / "work/demo/teach"
+    lock = folder / "pipelines/demo/dvc.lock"
+    before = lock.stat().st_mtime_ns if lock.exists() else 0
+    yield "while outputs are written", lambda: (scratch / "part10.bin").exists()
+    yield "just before the rename", lambda: (scratch / "provenance.json").exists()
+    yield "right after the rename, in DVC's commit", lambda: target.exists()
+    yield (
+        "as DVC writes its lock file",
+        lambda: lock.exists() and lock.stat().st_mtime_ns != before and target.exists(),
+    )
+
+
+def test_kills_in_the_rename_and_in_dvcs_commit(
+    folder: Path, undisturbed: dict[str, str]
+) -> None:
+    for index in range(4):
+        name, moment = list(moments(folder))[index]
+        assert killed_when(folder, moment), name
+        project.shutil.rmtree(folder / "work/demo/teach", ignore_errors=True)
+        (folder / "pipelines/demo/dvc.lock").unlink(missing_ok=True)
+    project.repro(folder)
+    assert project.outputs(folder) == undisturbed
+
+
+def test_an_orphan_of_a_killed_dvc_is_waited_for(folder: Path, tmp_path: Path) -> None:
+    project.change(folder, "demo.teach.pause", 0.06)
+    other = project.make(tmp_path / "other")
+    project.change(other, "demo.teach.pause", 0.06)
+    state = folder / "work/.resume/demo/teach"
+    assert killed_when(folder, lambda: any(state.glob("*/net/state.pt")), dvc_alone=True)
+    said = project.run(folder, *COMMAND)
+    assert "still at work" in said.stderr + said.stdout
+    project.repro(other)
+    assert project.outputs(folder) == project.outputs(other)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_ends_cleanly_and_leaves_no_output(folder: Path, number: int) -> None:
+    project.run(folder, "dvc", "repro", "pipelines/demo/dvc.yaml:prepare")
+    process = subprocess.Popen(
+        [project.sys.executable, "-m", "stages", "teach", "demo"], cwd=folder, env=project.ENV,
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    state = folder / "work/.resume/demo/teach"
+    while not any(state.glob("*/net/state.pt")):
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "continues from the last checkpoint" in errors and "Traceback" not in errors
+    assert not (folder / "work/demo/teach").exists()
