@@ -26,10 +26,12 @@ if TYPE_CHECKING:
 
 
 class Params(core.Params):
-    """`backbones`: configuration of each dense network, by name."""
+    """`backbones`: configuration of each dense network, by name. Mixtures are drawn on the fly, so
+    `epoch_mixtures` says how many count as an epoch."""
 
     seed: int = Field(ge=0)
     drop_easy: bool
+    epoch_mixtures: int = Field(ge=1)
     backbones: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
     train: dict[str, TrainSpec]
 
@@ -49,6 +51,7 @@ def run(params: Params, inputs: Inputs, out: Path, job: Job) -> None:
             name=name,
             seed=params.seed,
             validate=valid_loss(speech, job.device),
+            epoch_steps=params.epoch_mixtures // spec.batch,
         )
         folder = out / name
         write_bytes(folder / "model.safetensors", save(result.best))

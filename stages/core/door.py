@@ -27,7 +27,7 @@ from stages.core.files import listing, move_into_place, read_json, remove, write
 from stages.core.job import Inputs, Job
 from stages.core.params import Common, build, read_yaml, tracked_keys
 from stages.core.params import lookup as lookup_key
-from stages.core.tracking import spool
+from stages.core.tracking import sender, spool
 
 GENERIC = {"claims": "stages.claims.stage", "page": "stages.report.stage"}
 
@@ -117,15 +117,20 @@ def _run_stage(
         if "torch" in sys.modules:
             environment.make_deterministic(common.threads)
         job = Job(root, node, seed_list, common.device, folder, log, track)
-        if stage == "bench":
-            _quiet(root)
         ready = time.monotonic()
         try:
+            # A bench has the machine to itself: nothing is sent while it measures.
+            if stage == "bench":
+                sender.quiesce(root)
+            elif not off:
+                sender.ensure_sender(root)
             module.run(params, Inputs(root, node), scratch, job)
         except BaseException as error:
             killed = isinstance(error, KeyboardInterrupt)
             track.close("KILLED" if killed else "FAILED", str(error))
             raise
+        finally:
+            sender.resume(root)
         if stage in GENERIC:
             target = root / "reports/papers"
             for entry in sorted(scratch.iterdir()):
@@ -157,6 +162,8 @@ def _run_stage(
         else:
             track.results(root / node.folder)
             track.close("FINISHED")
+            if not off and (notice := sender.away(root)):
+                console.print(notice)
         log.info("done in %.1f s", time.monotonic() - started)
 
 
@@ -200,12 +207,6 @@ def _tracker(
         tags=tags,
         inputs=node.data,
     )
-
-
-def _quiet(root: Path) -> None:
-    from stages.core.tracking import sender
-
-    sender.quiesce(root)
 
 
 @contextlib.contextmanager

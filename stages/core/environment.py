@@ -12,9 +12,8 @@ from pathlib import Path
 from stages.core.files import read_json, write_json
 
 NUMERIC_PACKAGES = (
-    "fast-bss-eval", "numpy", "onnx", "onnxruntime", "onnxscript", "pandas", "pyarrow",
-    "safetensors", "scikit-learn", "scipy", "soundfile", "torch", "torch-pruning", "torchmetrics",
-    "matplotlib",
+    "matplotlib", "numpy", "onnx", "onnxruntime", "onnxscript", "pandas", "pyarrow", "safetensors",
+    "scikit-learn", "scipy", "soundfile", "torch", "torch-pruning",
 )  # fmt: skip
 
 

@@ -22,7 +22,7 @@ from stages.core.errors import UserError
 from stages.core.files import remove, replacing, write_text
 from stages.core.params import merge, read_yaml
 
-OWN = ("work/", "reports/", "receipts/", ".dvc/tmp", ".dvc/cache", ".dvc/config.local", "mlflow.db")
+OWN = ("work/", "reports/", "receipts/", "mlartifacts/", "mlflow.db", ".dvc/tmp", ".dvc/cache", ".dvc/config.local")
 """What a profile's tree makes itself and keeps."""
 
 

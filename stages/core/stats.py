@@ -268,12 +268,12 @@ def seeds_to_settle(
     """
     from scipy import stats
 
+    if not distance > 0 or not math.isfinite(distance):
+        return None
     counts = np.arange(2, most + 1)
     error = np.sqrt(sd**2 / counts + items_sd**2)
-    if not distance > 0 or not np.isfinite(distance):
-        return None
-    if sd == items_sd == 0:
-        return 2
     limit = stats.t.ppf((1 + CONFIDENCE) / 2, counts - 1)
-    enough = stats.nct.sf(limit, counts - 1, distance / error) >= power
+    far = 40.0  # errors off is certain with any number of seeds, and no strain on the arithmetic
+    offset = distance / np.maximum(error, distance / far)
+    enough = stats.nct.sf(limit, counts - 1, offset) >= power
     return int(counts[np.argmax(enough)]) if enough.any() else None

@@ -1,0 +1,1 @@
+"""The three separation networks of SepPrune, and the parts they share."""

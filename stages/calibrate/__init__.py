@@ -1,0 +1,1 @@
+"""Looking at a trained network before it is compressed: what it costs, and where."""

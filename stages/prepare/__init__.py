@@ -1,0 +1,1 @@
+"""Getting data: packages that carry it, folders of published sets, and what is cut from them."""

@@ -1,0 +1,1 @@
+"""Removing channels: masks, budgets, surgery, criteria."""

@@ -1,0 +1,1 @@
+"""The report: pages and boards made from the result files alone."""

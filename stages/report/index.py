@@ -1,0 +1,90 @@
+"""The board of all papers: verdicts, cost and status, from whatever results are there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from stages.core import dag, receipts
+from stages.core.errors import UserError
+from stages.core.params import read_yaml
+from stages.report import card, facts
+
+
+def read_papers(root: Path) -> list[dict[str, Any]]:
+    """What the board says of each paper that has a pipeline, in the order of their names.
+
+    A paper without results stays on the board, with what is missing.
+    """
+    values = read_yaml(root / "params.yaml")
+    names = [name for name in dag.papers(root) if not name.startswith("foundations/")]
+    return [_paper(root, name, values) for name in names]
+
+
+def _paper(root: Path, name: str, values: dict[str, Any]) -> dict[str, Any]:
+    title, arxiv = name, ""
+    path = root / "pipelines" / name / "README.md"
+    if path.is_file():
+        said = card.read(path)
+        title, arxiv = said.title, said.arxiv
+    claims: list[dict[str, Any]] = []
+    profile, broken = "", ""
+    if (root / "reports/papers" / f"{name}.json").is_file():
+        try:
+            verdicts = facts.read_verdicts(root / "reports/papers" / f"{name}.json")
+            claims, profile = verdicts["claims"], verdicts["profile"]
+        except (UserError, KeyError, ValueError) as error:
+            broken = f"verdicts unreadable: {error}"
+    nodes = dag.nodes(root, name, values)
+    found = {node.name: receipts.read(root, node) for node in nodes}
+    page = f"papers/{name}.html"
+    return {
+        "name": name,
+        "title": title,
+        "arxiv": arxiv,
+        "profile": profile,
+        "claims": claims,
+        "page": page if (root / "reports" / page).is_file() else "",
+        "status": broken or _status(root, nodes, found),
+        "cost": _cost({stage: receipt for stage, receipt in found.items() if receipt}),
+    }
+
+
+def _status(root: Path, nodes: list[dag.Node], found: dict[str, Any]) -> str:
+    """Say "complete", or which stages failed or are missing; arms of one stage are counted."""
+    failed = [node for node in nodes if _failed(root, node)]
+    if failed:
+        return f"failed: {_counted(failed)}"
+    missing = [node for node in nodes if not found[node.name]]
+    if len(missing) == len(nodes):
+        return "not run yet"
+    return f"missing: {_counted(missing)}" if missing else "complete"
+
+
+def _failed(root: Path, node: dag.Node) -> bool:
+    """Whether the stage's last run here broke down: its log ends in an error, no receipt after."""
+    log = root / "work/.logs" / node.paper / f"{node.name}.log"
+    if not log.is_file() or " ERROR " not in log.read_text(encoding="utf-8", errors="replace"):
+        return False
+    receipt = receipts.path_of(root, node)
+    return not receipt.is_file() or receipt.stat().st_mtime < log.stat().st_mtime
+
+
+def _counted(nodes: list[dag.Node]) -> str:
+    stages = [node.stage for node in nodes]
+    counts = {stage: stages.count(stage) for stage in stages}
+    return ", ".join(s if n == 1 else f"{s} (×{n})" for s, n in counts.items())
+
+
+def _cost(found: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Sum the receipts: CPU and wall clock in seconds, peak memory in MB, costliest stages."""
+    cpu: dict[str, float] = {}
+    for name, receipt in found.items():
+        stage = name.partition("@")[0]
+        cpu[stage] = cpu.get(stage, 0.0) + receipt["cpu_seconds"]
+    return {
+        "cpu": sum(cpu.values()),
+        "wall": sum(receipt["seconds"] for receipt in found.values()),
+        "memory_mb": max((r["peak_memory_mb"] for r in found.values()), default=0.0),
+        "top": sorted(cpu.items(), key=lambda entry: -entry[1])[:3],
+    }
