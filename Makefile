@@ -47,7 +47,7 @@ smoke: $(STAMP) ## every paper and every kind of arm, tiny, in minutes
 	@$(BIN)/python -m stages profile smoke $(PAPERS)
 
 bench: $(STAMP) ## measure times and memory again on this device
-	@$(BIN)/python -m stages bench $(PAPERS)
+	@$(BIN)/python -m stages measure $(PAPERS)
 
 serve: $(STAMP) ## MLflow's page and the report on loopback; Ctrl-C ends both
 	@$(BIN)/python -m stages serve

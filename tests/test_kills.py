@@ -103,9 +103,7 @@ def moments(folder: Path) -> Iterator[tuple[str, Callable[[], bool]]]:
     )
 
 
-def test_kills_in_the_rename_and_in_dvcs_commit(
-    folder: Path, undisturbed: dict[str, str]
-) -> None:
+def test_kills_in_the_rename_and_in_dvcs_commit(folder: Path, undisturbed: dict[str, str]) -> None:
     for index in range(4):
         name, moment = list(moments(folder))[index]
         assert killed_when(folder, moment), name

@@ -11,9 +11,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from pipelines.sepprune.names import label
 from pipelines.sepprune import pictures
 from pipelines.sepprune.data import Speech
+from pipelines.sepprune.names import label
 from stages.core import params as core
 from stages.core.errors import UserError
 from stages.core.pictures import add_exhibit, save

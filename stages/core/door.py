@@ -73,9 +73,7 @@ def run_stage(paper: str, stage: str, variant: str | None, seeds: str | None) ->
         raise
 
 
-def _run_stage(
-    root: Path, paper: str, stage: str, variant: str | None, seeds: str | None
-) -> None:
+def _run_stage(root: Path, paper: str, stage: str, variant: str | None, seeds: str | None) -> None:
     """Run one stage of one paper.
 
     Raises:
@@ -147,7 +145,9 @@ def _run_stage(
             "address": node.address,
             "seconds": round(time.monotonic() - started, 2),
             "start_seconds": round(ready - started, 2),
-            "output_mb": round(sum(f.stat().st_size for f in listing(root / node.folder)) / 2**20, 2),
+            "output_mb": round(
+                sum(f.stat().st_size for f in listing(root / node.folder)) / 2**20, 2
+            ),
             "cpu_seconds": round(sum(u.ru_utime + u.ru_stime for u in usage), 2),
             "peak_memory_mb": round(max(u.ru_maxrss for u in usage) / 1024, 1),
             "commit": oid,

@@ -68,6 +68,4 @@ def remove(path: Path) -> None:
 
 def listing(folder: Path) -> list[Path]:
     """All files below `folder`, sorted by their relative path, compiled Python left out."""
-    return sorted(
-        p for p in folder.rglob("*") if p.is_file() and "__pycache__" not in p.parts
-    )
+    return sorted(p for p in folder.rglob("*") if p.is_file() and "__pycache__" not in p.parts)

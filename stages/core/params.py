@@ -169,9 +169,7 @@ def build(
     if variant is not None:
         if not isinstance(variants, dict) or variant not in variants:
             allowed = ", ".join(variants or {})
-            raise UserError(
-                f"{source}: unknown variant '{variant}' of {where}; allowed: {allowed}"
-            )
+            raise UserError(f"{source}: unknown variant '{variant}' of {where}; allowed: {allowed}")
         data["variant"] = variants[variant]
     elif "variant" in own:
         raise UserError(f"{where} needs --variant; allowed: {', '.join(variants or {})}")

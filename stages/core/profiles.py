@@ -8,7 +8,6 @@ is equal is not computed twice, and a killed run resumes.
 from __future__ import annotations
 
 import filecmp
-import os
 import shutil
 import subprocess
 import sys
@@ -22,7 +21,16 @@ from stages.core.errors import UserError
 from stages.core.files import remove, replacing, write_text
 from stages.core.params import merge, read_yaml
 
-OWN = ("work/", "reports/", "receipts/", "mlartifacts/", "mlflow.db", ".dvc/tmp", ".dvc/cache", ".dvc/config.local")
+OWN = (
+    "work/",
+    "reports/",
+    "receipts/",
+    "mlartifacts/",
+    "mlflow.db",
+    ".dvc/tmp",
+    ".dvc/cache",
+    ".dvc/config.local",
+)
 """What a profile's tree makes itself and keeps."""
 
 
@@ -63,7 +71,9 @@ def make_tree(root: Path, profile: str, tree: Path, cache: Path) -> list[str]:
         check=False,
     )
     if listed.returncode:
-        raise UserError(f"a profile's tree is copied by git's list of files: {listed.stderr.strip()}")
+        raise UserError(
+            f"a profile's tree is copied by git's list of files: {listed.stderr.strip()}"
+        )
     names = {
         n
         for n in listed.stdout.split("\0")
@@ -80,12 +90,14 @@ def make_tree(root: Path, profile: str, tree: Path, cache: Path) -> list[str]:
         if path.is_file() and not kept and name not in names:
             remove(path)
     write_text(tree / "params.yaml", yaml.safe_dump(values, sort_keys=False))
-    write_text(tree / ".dvc/config.local", f"[core]\n    no_scm = true\n[cache]\n    dir = {cache}\n")
+    write_text(
+        tree / ".dvc/config.local", f"[core]\n    no_scm = true\n[cache]\n    dir = {cache}\n"
+    )
     downloads = root / "work/.downloads"
     downloads.mkdir(parents=True, exist_ok=True)
     (tree / "work").mkdir(exist_ok=True)
     if not (tree / "work/.downloads").is_symlink():
-        os.symlink(downloads, tree / "work/.downloads")
+        (tree / "work/.downloads").symlink_to(downloads)
     (tree / "receipts").mkdir(exist_ok=True)
     (tree / "reports/papers").mkdir(parents=True, exist_ok=True)
     return there

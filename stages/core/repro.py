@@ -39,7 +39,9 @@ def reproduce(root: Path, papers: list[str]) -> int:
     failures: list[dict[str, str]] = []
     code = 0
     if plan or not papers:
-        code, failures = _dvc(root, ["repro", "--keep-going", *targets, *([] if papers else ["compare"])])
+        code, failures = _dvc(
+            root, ["repro", "--keep-going", *targets, *([] if papers else ["compare"])]
+        )
     if plan:
         _track(root, console)
     _board(root, papers, console)

@@ -34,6 +34,6 @@ def seed_all(*parts: int | str) -> torch.Generator:
 
     seed = seed_of(*parts)
     random.seed(seed)
-    numpy.random.seed(seed % 2**32)
+    numpy.random.seed(seed % 2**32)  # noqa: NPY002 (some libraries still draw from it)
     torch.manual_seed(seed)
     return torch.Generator().manual_seed(seed)

@@ -63,10 +63,10 @@ def verify(argv: list[str]) -> int:
     return run(find_root(), asked.profile, asked.paper or [])
 
 
-def bench(argv: list[str]) -> int:
+def measure(argv: list[str]) -> int:
     from stages.core.repro import measure_again
 
-    parser = _parser("bench", "measure every paper's bench stage again, on this device")
+    parser = _parser("measure", "measure every paper's bench stage again, on this device")
     parser.add_argument("--paper", action="append", help="only this paper (may be repeated)")
     return measure_again(find_root(), parser.parse_args(argv).paper or [])
 

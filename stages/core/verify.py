@@ -19,7 +19,9 @@ from stages.core.profiles import make_tree
 def timed_stages(root: Path, paper: str) -> set[str]:
     """Stages whose output rests on a timing (`meta: {timing: true}` in dvc.yaml)."""
     return {
-        name for name, entry in dag.pipeline(root, paper).items() if entry.get("meta", {}).get("timing")
+        name
+        for name, entry in dag.pipeline(root, paper).items()
+        if entry.get("meta", {}).get("timing")
     }
 
 

@@ -56,4 +56,3 @@ def same_folders(folder: Path, wanted: Collection[str]) -> None:
         )
     if missing:
         raise UserError(f"{shown} lacks {', '.join(missing)}; `dvc repro` makes what is missing")
-

@@ -287,5 +287,3 @@ def test_the_exported_net_agrees(name: str, tmp_path: Path) -> None:
     net, example = small(name), (torch.randn(1, 320),)
     export_onnx(net, example, tmp_path / "net.onnx", ["mix"], ["sources"])
     assert agreement(net, tmp_path / "net.onnx", [example], 1e-4) < 1e-4
-
-

@@ -94,7 +94,7 @@ def test_a_wrong_value_is_named(path: str, value: object, parts: list[str]) -> N
 
 def test_a_missing_key_is_named() -> None:
     values = {"paper": {"plain": {"rate": 1.0}}}
-    with pytest.raises(UserError, match="'paper.plain.inner' is missing"):
+    with pytest.raises(UserError, match=r"'paper\.plain\.inner' is missing"):
         build(Plain, values, "paper", "plain")
 
 
@@ -105,9 +105,9 @@ def test_a_wrong_key_inside_a_variant_is_named_with_its_path() -> None:
 
 
 def test_an_unknown_variant_lists_the_known_ones() -> None:
-    with pytest.raises(UserError, match="unknown variant 'three'.*one, two"):
+    with pytest.raises(UserError, match=r"unknown variant 'three'.*one, two"):
         build(Armed, VALUES, "paper", "armed", "three")
-    with pytest.raises(UserError, match="needs --variant; allowed: one, two"):
+    with pytest.raises(UserError, match=r"needs --variant; allowed: one, two"):
         build(Armed, VALUES, "paper", "armed")
 
 

@@ -76,7 +76,9 @@ def test_a_run_cut_at_any_step_ends_with_the_bytes_of_an_undisturbed_one(
     assert save(again.last) == save(whole.last)
     assert again.curve == whole.curve and again.best_step == whole.best_step
     for name in ("best.safetensors", "last.safetensors", "curve.csv"):
-        assert (job.resume / "whole" / name).read_bytes() == (job.resume / "kept" / name).read_bytes()
+        assert (job.resume / "whole" / name).read_bytes() == (
+            job.resume / "kept" / name
+        ).read_bytes()
 
 
 def test_a_finished_training_is_not_repeated(job: Job) -> None:

@@ -3,6 +3,7 @@
 from typing import Annotated
 
 from pipelines.demo.prune import Variant
+
 from stages.core import params as core
 from stages.core.errors import UserError
 from stages.core.files import read_json
@@ -20,10 +21,21 @@ def run(params, inputs, out, job):
         if variant not in params.variants:
             raise UserError(f"unknown variant {variant} in {file}")
         found = read_json(file)
-        rows.append({
-            "paper": "demo", "backbone": "net", "dataset": "sine", "variant": variant,
-            "condition": "", "seed": found["seed"], "item": "", "metric": "kept",
-            "value": float(sum(found["keep"])), "unit": "", "direction": "none", "censored": False,
-        })
+        rows.append(
+            {
+                "paper": "demo",
+                "backbone": "net",
+                "dataset": "sine",
+                "variant": variant,
+                "condition": "",
+                "seed": found["seed"],
+                "item": "",
+                "metric": "kept",
+                "value": float(sum(found["keep"])),
+                "unit": "",
+                "direction": "none",
+                "censored": False,
+            }
+        )
     write_scores(out / "scores.parquet", rows)
     write_metrics(out / "metrics.json", {"rows": len(rows)})

@@ -20,9 +20,19 @@ def run(params, inputs, out, job):
     torch.manual_seed(0)
     net = torch.nn.Sequential(torch.nn.Linear(1, 16), torch.nn.Tanh(), torch.nn.Linear(16, 1))
     spec = loop.TrainSpec(
-        steps=params.steps, epochs=None, batch=8, optimizer="adam", lr=0.01, weight_decay=0.0,
-        schedule="cosine", warmup=5, plateau_patience=5, plateau_threshold=0.1, clip=1.0,
-        ema=0.9, validate_every=20,
+        steps=params.steps,
+        epochs=None,
+        batch=8,
+        optimizer="adam",
+        lr=0.01,
+        weight_decay=0.0,
+        schedule="cosine",
+        warmup=5,
+        plateau_patience=5,
+        plateau_threshold=0.1,
+        clip=1.0,
+        ema=0.9,
+        validate_every=20,
     )
 
     def loss(model, step):
@@ -32,7 +42,12 @@ def run(params, inputs, out, job):
 
     loop.CHECKPOINT_SECONDS = 0.1
     done = loop.fit(
-        net, loss, spec, job=job, name="net", seed=0,
+        net,
+        loss,
+        spec,
+        job=job,
+        name="net",
+        seed=0,
         validate=lambda m: float((m(x) - torch.sin(6 * x)).square().mean()),
     )
     write_bytes(out / "model.safetensors", save(done.best))
