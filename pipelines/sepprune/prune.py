@@ -49,19 +49,25 @@ class Finetune(core.Params):
 
 
 class Arm(core.Params):
-    """One variant: how channels are picked, and for which backbones."""
+    """One variant: how channels are picked, and for which backbones.
+
+    `search` takes the place of the section's where an arm asks what one of its values is worth.
+    """
 
     select: arms.Select
     backbones: Annotated[list[str], Field(min_length=1)]
+    search: SearchSpec | None = None
 
 
 class Params(core.Params):
-    """`drop_easy` is the dense training's: all training here uses the same loss."""
+    """All training here uses the dense training's loss, and a net from scratch its learning rate:
+    fine-tuning's is too low for a net that knows nothing yet."""
 
     search: SearchSpec
     taylor_batches: int = Field(ge=1)
     finetune: Finetune
     drop_easy: Annotated[bool, core.Borrowed("teach.drop_easy")]
+    dense: Annotated[dict[str, TrainSpec], core.Borrowed("teach.train")]
     variant: Arm
 
     @model_validator(mode="after")
@@ -72,10 +78,15 @@ class Params(core.Params):
             raise ValueError(f"finetune: a snapshot at {late} lies behind the last update {length}")
         if not {0, self.finetune.epoch_updates} <= set(self.finetune.at):
             raise ValueError("finetune.at must hold 0 and the epoch of epoch_updates: both scored")
-        spent = max(self.search.steps, self.taylor_batches)
+        spent = max(self.masks.steps, self.taylor_batches)
         if self.finetune.totals and min(self.finetune.totals) < spent:
             raise ValueError(f"finetune.totals: choosing channels alone takes {spent} updates")
         return self
+
+    @property
+    def masks(self) -> SearchSpec:
+        """How this arm's masks are learned."""
+        return self.variant.search or self.search
 
 
 def run(params: Params, inputs: Inputs, out: Path, job: Job) -> None:
@@ -115,6 +126,8 @@ def _unit(
     _describe(task, chosen, unit)
     at = snapshot_updates(finetune, chosen, params.variant.select == "scratch")
     spec = finetune.train
+    if params.variant.select == "scratch":
+        spec = spec.model_copy(update={"lr": params.dense[backbone].lr})
     length = max(spec.length(finetune.epoch_updates), at[-1])
     result = fit(
         net,
@@ -157,10 +170,10 @@ def _task(
         budget=target["budget"],
         example=torch.zeros(1, speech.rate, device=job.device),
         calibration=arms.calibration_loss(
-            batches, seed, params.search.batch, job.device, params.drop_easy
+            batches, seed, params.masks.batch, job.device, params.drop_easy
         ),
         training=_stream(params, speech, job, "joint", seed),
-        search=params.search,
+        search=params.masks,
         taylor_batches=params.taylor_batches,
         weights_lr=params.finetune.train.lr,
     )

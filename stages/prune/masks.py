@@ -64,9 +64,9 @@ def draw(alpha: Tensor, noise: Tensor, tau: float, eps: float) -> Tensor:
 def masked(model: nn.Module, groups: Sequence[ChannelGroup], masks: Masks) -> Iterator[None]:
     """Within the block, every norm that a group names sees only the kept channels.
 
-    Statistics are taken over kept channels and the output is multiplied by the mask, so the
-    masked net computes what the physically cut net computes (a mask after the norm would not:
-    removed channels would still count in its mean and variance).
+    Statistics are taken over kept channels, and the net zeroes the others once, just before
+    channels are mixed. So the masked net computes what the physically cut net computes (a mask
+    after the norm would not: removed channels would still count in its mean and variance).
 
     Args:
         model: the full-size net.

@@ -40,18 +40,18 @@ def print_board(console: Console, claims: list[dict[str, Any]]) -> None:
     if not claims:
         console.print("no claim has a verdict yet")
         return
-    shown = Table(title=_summary(claims), title_justify="left", pad_edge=False)
-    for name, how in (("paper", "left"), ("claim", "left"), ("verdict", "left")):
-        shown.add_column(name, justify=how, no_wrap=name != "claim")  # type: ignore[arg-type]
-    for name in ("measured", "95 % interval", "published"):
-        shown.add_column(name, justify="right", no_wrap=True)
-    for i, claim in enumerate(claims):
-        verdict = Text(claim["verdict"], style=_COLOURS[claim["verdict"]])
-        last = i + 1 == len(claims) or claims[i + 1]["paper"] != claim["paper"]
-        first = i == 0 or claims[i - 1]["paper"] != claim["paper"]
-        name = claim["paper"] if first else ""
-        shown.add_row(name, Text(claim["id"]), verdict, *_numbers(claim), end_section=last)
-    console.print(shown)
+    for paper in dict.fromkeys(claim["paper"] for claim in claims):
+        own = [claim for claim in claims if claim["paper"] == paper]
+        title = f"{paper}: {_summary(own)}"
+        shown = Table(title=title, title_justify="left", pad_edge=False)
+        shown.add_column("claim", min_width=14, overflow="fold")
+        shown.add_column("verdict")
+        for name in ("measured", "95 % interval", "published"):
+            shown.add_column(name, justify="right", no_wrap=True)
+        for claim in own:
+            verdict = Text(claim["verdict"], style=_COLOURS[claim["verdict"]])
+            shown.add_row(Text(claim["id"]), verdict, *_numbers(claim))
+        console.print(shown)
 
 
 def _summary(claims: Iterable[dict[str, Any]]) -> str:

@@ -12,6 +12,8 @@ from stages.report.site import render
 
 SCHEMA = "1.0"
 """Version of claims.json and bench.json; the first number rises when a reader would break."""
+MARKS = ("<!-- claims board -->", "<!-- /claims board -->")
+"""Between these the project's README holds the board."""
 
 
 def run(root: Path) -> None:
@@ -29,6 +31,24 @@ def run(root: Path) -> None:
         path = reports / "papers" / paper["name"] / "bench/bench.json"
         bench += read_json(path) if path.is_file() else []
     write_json(reports / "bench.json", {"schema_version": SCHEMA, "bench": bench})
-    write_text(reports / "README.md", board.markdown(papers))
+    text = board.markdown(papers)
+    write_text(reports / "README.md", text)
+    _embed(root / "README.md", text)
     page = render("index.html", papers=papers, counts=tally(claims))
     write_text(reports / "index.html", page)
+
+
+def _embed(readme: Path, text: str) -> None:
+    """Put the board between the marks in the project's README, its links seen from there."""
+    if not readme.is_file():
+        return
+    old = readme.read_text(encoding="utf-8")
+    before, start, rest = old.partition(MARKS[0])
+    _, end, after = rest.partition(MARKS[1])
+    if end:
+        body = text.split("\n## How to read a verdict")[0].split("\n", 1)[1]
+        body = body.replace("\n## ", "\n### ").replace("](papers/", "](reports/papers/")
+        note = "† rests on a measured time or memory."
+        new = f"{before}{start}\n{body.strip()}\n\n{note}\n{end}{after}"
+        if new != old:
+            write_text(readme, new)

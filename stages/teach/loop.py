@@ -183,7 +183,7 @@ class _Run:
         self.parameters = [p for p in chosen if p.requires_grad]
         kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
         self.optimizer = kind[spec.optimizer](
-            self.parameters, lr=spec.lr, weight_decay=spec.weight_decay
+            self.parameters, lr=spec.lr, weight_decay=spec.weight_decay, fused=True
         )
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
             self.optimizer, lambda done: _factor(spec, steps, done)

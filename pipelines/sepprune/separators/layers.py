@@ -123,7 +123,7 @@ class _Slope(torch.autograd.Function):
         (x,) = ctx.saved_tensors
         to_slope = None
         if ctx.needs_input_grad[1]:
-            to_slope = torch.linalg.vecdot(x.clamp(max=0.0), grad).sum().reshape(1)
+            to_slope = torch.dot(x.clamp(max=0.0).flatten(), grad.flatten()).reshape(1)
         return torch.ops.aten.leaky_relu_backward(grad, x, ctx.slope, False), to_slope
 
 
@@ -147,7 +147,7 @@ class DepthwiseConv(nn.Conv1d):
 
 
 class _Depthwise(torch.autograd.Function):
-    """Depth-wise convolution whose weight gradient is one dot product per tap."""
+    """Depth-wise convolution whose weight gradient is again one."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Tensor:
@@ -167,9 +167,12 @@ class _Depthwise(torch.autograd.Function):
                 [True, False, False],
             )[0]  # fmt: skip
         if ctx.needs_input_grad[1]:
-            padded, last = F.pad(x, (taps // 2, taps // 2)), stride * (grad.shape[2] - 1) + 1
-            seen = (padded[:, :, tap : tap + last : stride] for tap in range(taps))
-            to_weight = torch.stack([(x * grad).sum((0, 2)) for x in seen], dim=1)[:, None]
+            # Itself a depth-wise convolution: each channel of x of each mixture with its gradient.
+            rows, frames = x.shape[0] * x.shape[1], grad.shape[2]
+            lone = F.conv1d(
+                x.reshape(1, rows, -1), grad.view(rows, 1, frames), None, 1, taps // 2, stride, rows
+            )
+            to_weight = lone[:, :, :taps].view(x.shape[0], -1, taps).sum(0)[:, None]
         if ctx.biased and ctx.needs_input_grad[2]:
             to_bias = grad.sum((0, 2))
         return to_x, to_weight, to_bias, None

@@ -43,6 +43,7 @@ PARAMS: dict[str, Any] = {
     },
     "drop_easy": True,
 }  # fmt: skip
+PARAMS["dense"] = {net: {**PARAMS["finetune"]["train"], "lr": 5e-3} for net in CONFIGS}
 ARMS = ("concrete", "threshold", "joint", "random", "l1", "taylor", "scratch", "dense_more")
 SEEDS = (0, 1)
 

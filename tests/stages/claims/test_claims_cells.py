@@ -1,7 +1,8 @@
 """Claims that are measured in several cells."""
 
 import pytest
-from claimed import LAB, claim, one, rows, spread, table
+
+from tests.stages.claims.claimed import LAB, claim, one, rows, spread, table
 
 
 def nets(*gains):

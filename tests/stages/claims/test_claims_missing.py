@@ -1,9 +1,9 @@
 """What a claim names and the scores have not: left out by the profile, or a mistake."""
 
 import pytest
-from claimed import LAB, against, claim, one, rows, spread, table
 
 from stages.core.errors import UserError
+from tests.stages.claims.claimed import LAB, against, claim, one, rows, spread, table
 
 
 def test_not_testable_here():

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from claimed import claim, sheet
 
 from stages.claims import rules
 from stages.claims.model import Check, Tolerance
 from stages.core.errors import UserError
 from stages.core.stats import Interval
+from tests.stages.claims.claimed import claim, sheet
 
 
 def judged(value, low, high, direction="higher", **changes):

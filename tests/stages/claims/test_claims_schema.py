@@ -4,11 +4,11 @@ import re
 
 import pytest
 import yaml
-from claimed import claim, sheet
 from pydantic import ValidationError
 
 from stages.claims.model import is_timing, load
 from stages.core.errors import UserError
+from tests.stages.claims.claimed import claim, sheet
 
 
 def saved(tmp_path, *claims):

@@ -4,7 +4,6 @@ import json
 
 import pytest
 import yaml
-from claimed import claim, rows, spread, table
 
 from stages.claims import stage
 from stages.core.dag import Node
@@ -12,6 +11,7 @@ from stages.core.errors import UserError
 from stages.core.job import for_tests
 from stages.core.params import borrowed, build
 from stages.core.results import write_scores
+from tests.stages.claims.claimed import claim, rows, spread, table
 
 
 @pytest.fixture

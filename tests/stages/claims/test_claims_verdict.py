@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from claimed import against, claim, one, rows, spread, table
 
 from stages.core import stats
 from stages.core.errors import UserError
+from tests.stages.claims.claimed import against, claim, one, rows, spread, table
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,88 @@
+"""`make repro`: the plan before, the board after, and a paper that cannot run in between."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests import project
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two papers, of which the first by name lacks its data."""
+    made = project.make(tmp_path_factory.mktemp("repro") / "p")
+    broken = made / "pipelines/broken"
+    shutil.copytree(made / "pipelines/demo", broken)
+    text = (broken / "dvc.yaml").read_text().replace("demo", "broken")
+    (broken / "dvc.yaml").write_text(text)
+    for path in broken.glob("*.py"):
+        path.write_text(path.read_text().replace("pipelines.demo", "pipelines.broken"))
+    prepare = broken / "prepare.py"
+    prepare.write_text(
+        prepare.read_text().replace(
+            "    write_json",
+            '    raise UserError("no data in data/x; put it there")\n    write_json',
+        )
+        + "\nfrom stages.core.errors import UserError\n"
+    )
+    values = yaml.safe_load((made / "params.yaml").read_text())
+    values["broken"] = values["demo"]
+    (made / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+    return made
+
+
+def repro(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "stages", "repro", *words],
+        cwd=folder,
+        env=project.ENV,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_paper_that_cannot_run_does_not_stop_the_others(folder: Path) -> None:
+    done = repro(folder)
+    assert done.returncode == 1, done.stderr
+    assert "and 10 that never ran here" in done.stdout
+    assert "disk: about" in done.stdout
+    assert (folder / "work/demo/evaluate/scores.parquet").is_file()
+    assert "no data in data/x; put it there" in done.stdout.split("not complete:")[1]
+    assert "broken: still to run: prepare, teach" in done.stdout
+    assert "demo: still to run" not in done.stdout
+    assert "report: reports/index.html" in done.stdout
+
+
+def test_one_paper_alone_succeeds_and_then_has_nothing_to_do(folder: Path) -> None:
+    repro(folder, "--paper", "demo")
+    start = time.monotonic()
+    done = repro(folder, "--paper", "demo")
+    assert done.returncode == 0, done.stderr
+    assert "nothing has changed; nothing to run" in done.stdout
+    assert time.monotonic() - start < 60, "a no-op must not hang"
+
+
+def test_the_plan_names_what_stands_on_a_change_and_takes_times_from_receipts(
+    folder: Path,
+) -> None:
+    repro(folder, "--paper", "demo")
+    project.change(folder, "demo.prune.share", 0.25)
+    plan = repro(folder, "--paper", "demo").stdout.split("disk:")[0]
+    assert "3 stages: prune@first-0-1, prune@second-0-1, evaluate" in plan
+    assert "never ran" not in plan
+
+
+def test_an_unknown_paper_is_a_clear_error(folder: Path) -> None:
+    done = repro(folder, "--paper", "nobody")
+    assert done.returncode == 2
+    assert "unknown paper 'nobody'; allowed: broken, demo" in done.stderr
