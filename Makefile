@@ -22,7 +22,7 @@ help: ## this list
 	@echo "PAPER=sepprune limits repro, smoke, bench and verify to one paper."
 
 $(STAMP): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 13) else f"Retort needs Python 3.11 or 3.12, this is {v[0]}.{v[1]}; name one with make PYTHON=…")'
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if v >= (3, 11) else f"Retort needs Python 3.11 or later, this is {v[0]}.{v[1]}; name one with make PYTHON=…")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install -q --upgrade 'pip>=26'
 	@echo "installing Retort's packages into $(VENV) (about 2.4 GB; minutes the first time)"

@@ -46,11 +46,13 @@ def killed_when(folder: Path, moment: Callable[[], bool], dvc_alone: bool = Fals
         COMMAND, cwd=folder, env=project.ENV, start_new_session=True,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
+    started: list[psutil.Process] = []
     try:
         while process.poll() is None and not moment():
             time.sleep(0.0002)
         if process.poll() is not None:
             return False
+        started += family(process)
         if dvc_alone:
             process.kill()
         else:
@@ -59,7 +61,8 @@ def killed_when(folder: Path, moment: Callable[[], bool], dvc_alone: bool = Fals
     finally:
         process.wait()
         if not dvc_alone:
-            assert not family(process)
+            _, alive = psutil.wait_procs(started, timeout=10)
+            assert not alive
 
 
 def after(seconds: float) -> Callable[[], bool]:
@@ -92,22 +95,33 @@ def forget(folder: Path) -> None:
 def moments(folder: Path) -> Iterator[tuple[str, Callable[[], bool]]]:
     scratch = folder / "work/.scratch/demo/teach"
     target = folder / "work/demo/teach"
+    cache = folder / ".dvc/cache/files"
     lock = folder / "pipelines/demo/dvc.lock"
-    before = lock.stat().st_mtime_ns if lock.exists() else 0
     yield "while outputs are written", lambda: (scratch / "part10.bin").exists()
     yield "just before the rename", lambda: (scratch / "provenance.json").exists()
-    yield "right after the rename, in DVC's commit", lambda: target.exists()
-    yield (
-        "as DVC writes its lock file",
-        lambda: lock.exists() and lock.stat().st_mtime_ns != before and target.exists(),
-    )
+    yield "right after the rename, before DVC's commit", lambda: target.exists()
+    yield "as DVC moves outputs into its cache", lambda: target.exists() and grown(cache)
+    yield "right after DVC wrote its lock file", lambda: named(lock, "  teach:")
+
+
+def grown(cache: Path) -> bool:
+    """Whether the cache holds part of teach's output: prepare alone leaves two files there."""
+    return sum(1 for p in cache.rglob("*") if p.is_file()) > 3
+
+
+def named(lock: Path, stage: str) -> bool:
+    try:
+        return stage in lock.read_text()
+    except FileNotFoundError:
+        return False
 
 
 def test_kills_in_the_rename_and_in_dvcs_commit(folder: Path, undisturbed: dict[str, str]) -> None:
-    for index in range(4):
+    for index in range(5):
         name, moment = list(moments(folder))[index]
         assert killed_when(folder, moment), name
-        project.shutil.rmtree(folder / "work/demo/teach", ignore_errors=True)
+        for path in ("work/demo/teach", ".dvc/cache"):
+            project.shutil.rmtree(folder / path, ignore_errors=True)
         (folder / "pipelines/demo/dvc.lock").unlink(missing_ok=True)
     project.repro(folder)
     assert project.outputs(folder) == undisturbed

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 
@@ -86,3 +88,39 @@ def test_an_unknown_paper_is_a_clear_error(folder: Path) -> None:
     done = repro(folder, "--paper", "nobody")
     assert done.returncode == 2
     assert "unknown paper 'nobody'; allowed: broken, demo" in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_reaches_the_stage_and_leaves_no_orphan(tmp_path: Path, number: int) -> None:
+    made = project.make(tmp_path / "p")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "stages", "repro"], cwd=made, env=project.ENV,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    state = made / "work/.resume/demo/teach"
+    while not any(state.glob("*/net/state.pt")):
+        time.sleep(0.01)
+    below = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "continues from the last checkpoint" in errors
+    _, alive = psutil.wait_procs(below, timeout=5)
+    assert not alive
+    assert not (made / "work/demo/teach").exists()
+    assert repro(made).returncode == 0
+
+
+def test_data_that_cannot_be_fetched_is_said_and_stops_nothing(folder: Path) -> None:
+    lock = {"packages": {"no-such-package": {
+        "index": "debian", "version": "1", "sha256": "0" * 64, "bytes": 1, "licence": "none",
+        "author": "nobody", "attribution": "nobody", "take": ["x"], "papers": ["demo"],
+        "voice": {"id": "x", "speaker": "x", "language": "x"},
+    }}}  # fmt: skip
+    (folder / "data.lock").write_text(yaml.safe_dump(lock))
+    done = subprocess.run(
+        [sys.executable, "-m", "stages", "fetch"], cwd=folder, capture_output=True, text=True,
+        env={**project.ENV, "PATH": str(Path(sys.executable).parent)}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0
+    assert "data not fetched, going on without" in done.stderr and "apt-get" in done.stderr

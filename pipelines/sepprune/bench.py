@@ -7,6 +7,7 @@ is measured, on the exported network, and training memory on a training step.
 
 from __future__ import annotations
 
+import csv
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -97,7 +98,8 @@ def run(params: Params, inputs: Inputs, out: Path, job: Job) -> None:
             bar.advance(note=source.name)
     measured = measure(params, sources, networks, job)
     warn_if_busy([timing for own in measured for timing in own.timings], job.log)
-    write_results(params, measured, out, job)
+    counted = counts(params, inputs, measured, job.paper)
+    write_results(params, measured, counted, out, job)
 
 
 def find(params: Params, teach: Path, prune: Path, log: logging.Logger) -> list[Source]:
@@ -229,11 +231,47 @@ def training_step(folder: str, weights: str, batch: int, samples: int) -> Callab
     return step
 
 
-def write_results(params: Params, measured: list[record.Measured], out: Path, job: Job) -> None:
+def counts(
+    params: Params, inputs: Inputs, measured: list[record.Measured], paper: str
+) -> list[dict[str, Any]]:
+    """Rows for what needs no clock: size of every arm and seed, share of the separation module.
+
+    Parameters and MACs of the nets that were exported are counted with them; those of all others
+    were counted when they were cut.
+    """
+    done = {(m.network.backbone, m.network.variant, m.network.seed) for m in measured}
+    rows = []
+    for path in sorted(inputs["prune"].glob("*/*/*/seed*/keep.json")):
+        variant, _, backbone, seed = path.parts[-5:-1]
+        cell = (backbone, variant, int(seed.removeprefix("seed")))
+        if cell not in done:
+            kept = read_json(path)
+            macs = kept["macs_per_second"] * params.seconds
+            rows.append(record.counted_row(paper, *cell, "macs", macs))
+            rows.append(record.counted_row(paper, *cell, "parameters", kept["parameters"]))
+    with (inputs["calibrate"] / "structure.csv").open(newline="") as file:
+        modules = list(csv.DictReader(file))
+    for backbone in sorted({row["backbone"] for row in modules}):
+        own = [row for row in modules if row["backbone"] == backbone]
+        inside = sum(float(r["macs"]) for r in own if r["module"].startswith("sm."))
+        share = 100 * inside / sum(float(r["macs"]) for r in own)
+        cell = (backbone, record.DENSE, params.seeds[0])
+        rows.append(record.counted_row(paper, *cell, "separator_macs_share", share, "%", "higher"))
+    return rows
+
+
+def write_results(
+    params: Params,
+    measured: list[record.Measured],
+    counted: list[dict[str, Any]],
+    out: Path,
+    job: Job,
+) -> None:
     """Write bench.json, the scores, the summary and what the page shows."""
     rows = record.bench_rows(job.paper, measured, params.seconds, device(job.root))
     write_json(out / "bench.json", rows)
-    write_scores(out / "scores.parquet", record.score_rows(job.paper, measured, params.seconds))
+    scores = record.score_rows(job.paper, measured, params.seconds)
+    write_scores(out / "scores.parquet", [*scores, *counted])
     write_metrics(out / "metrics.json", record.metrics(measured))
     audio = f"{params.seconds:g} s of audio at {params.rate} Hz"
     batch = f"Batch of {params.train_step.batch}, {audio} each"

@@ -165,6 +165,24 @@ def score_rows(paper: str, measured: Sequence[Measured], seconds: float) -> list
     return rows
 
 
+def counted_row(
+    paper: str,
+    backbone: str,
+    variant: str,
+    seed: int,
+    metric: str,
+    value: float,
+    unit: str = "",
+    direction: str = "lower",
+) -> dict[str, Any]:
+    """A row of the scores for something that is counted and not measured: it has no item."""
+    return {
+        "paper": paper, "backbone": backbone, "dataset": "", "variant": variant, "condition": "",
+        "seed": seed, "item": "", "metric": metric, "value": float(value), "unit": unit,
+        "direction": direction, "censored": False,
+    }  # fmt: skip
+
+
 def metrics(measured: Sequence[Measured]) -> dict[str, Any]:
     """The summary: backbone -> network -> counts, memory, and latency by threads."""
     found: dict[str, Any] = {}

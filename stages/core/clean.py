@@ -10,11 +10,11 @@ from rich.console import Console
 
 from stages.core.files import listing, remove
 
-WORKING = ("work/.scratch", "work/.resume", "work/.logs", "work/.profiles")
+WORKING = ("work/.scratch", "work/.resume", "work/.logs")
 
 
 def clean(root: Path, gc: bool) -> int:
-    """Delete scratch, checkpoints, logs and other profiles' trees; results stay.
+    """Delete scratch, checkpoints and logs; results, also those of other profiles, stay.
 
     Args:
         gc: drop from DVC's cache what neither the working tree nor any branch or tag uses.
@@ -27,6 +27,8 @@ def clean(root: Path, gc: bool) -> int:
             remove(folder)
             console.print(f"deleted {name} ({size / 2**20:.0f} MB)")
     command = [sys.executable, "-m", "dvc", "gc", "--workspace", "--all-branches", "--all-tags"]
+    for tree in sorted((root / "work/.profiles").glob("*/.dvc")):
+        command += ["--projects", str(tree.parent)]
     command += ["--force"] if gc else ["--dry", "--force"]
     console.print("DVC's cache, beyond what the tree, the branches and the tags use:")
     code = subprocess.run(command, cwd=root, check=False).returncode

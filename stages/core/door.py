@@ -48,7 +48,12 @@ def find_root() -> Path:
 def load_stage(paper: str, stage: str) -> ModuleType:
     """Import the module that implements a stage."""
     name = GENERIC.get(stage) or f"pipelines.{paper.replace('/', '.')}.{stage}"
-    return importlib.import_module(name)
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise UserError(
+            f"{paper} {stage}: {error}; a package is missing: see README, 'Set-up in detail'"
+        ) from error
 
 
 def command(node: dag.Node) -> str:
@@ -85,6 +90,10 @@ def _run_stage(root: Path, paper: str, stage: str, variant: str | None, seeds: s
     node = dag.node(root, paper, stage, variant, seeds)
     common = build(Common, values, "", "common")
     seed_list = dag.seed_range(seeds) if seeds else ()
+    ranges = {n.seeds for n in dag.nodes(root, paper, values) if n.stage == stage and n.seeds}
+    if seeds and seeds not in ranges:
+        allowed = ", ".join(sorted(filter(None, ranges)))
+        raise UserError(f"params.yaml: {paper} {stage} has no seeds '{seeds}'; allowed: {allowed}")
     environment.pin(common.threads)
     module = load_stage(paper, stage)
     params = build(module.Params, values, dag.section(paper), stage, variant)
@@ -100,7 +109,6 @@ def _run_stage(root: Path, paper: str, stage: str, variant: str | None, seeds: s
     }
     identity = {"stage": stage, "paper": paper, "variant": variant, "seeds": seeds, **source}
     key = digests.of_value(identity)
-    sweep(root, paper, values)
     scratch = root / "work/.scratch" / paper / node.name
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     with (
@@ -108,6 +116,7 @@ def _run_stage(root: Path, paper: str, stage: str, variant: str | None, seeds: s
         resume.held(root, node, key, lambda text: console.print(text)) as folder,
     ):
         log.info("%s, key %s, %s", command(node), key, source)
+        sweep(root, paper, values)
         remove(scratch)
         scratch.mkdir(parents=True)
         off = stage in GENERIC or os.environ.get("RETORT_TRACKING") == "off"
@@ -145,9 +154,7 @@ def _run_stage(root: Path, paper: str, stage: str, variant: str | None, seeds: s
             "address": node.address,
             "seconds": round(time.monotonic() - started, 2),
             "start_seconds": round(ready - started, 2),
-            "output_mb": round(
-                sum(f.stat().st_size for f in listing(root / node.folder)) / 2**20, 2
-            ),
+            "output_mb": round(_size(root, node) / 2**20, 2),
             "cpu_seconds": round(sum(u.ru_utime + u.ru_stime for u in usage), 2),
             "peak_memory_mb": round(max(u.ru_maxrss for u in usage) / 1024, 1),
             "commit": oid,
@@ -167,6 +174,12 @@ def _run_stage(root: Path, paper: str, stage: str, variant: str | None, seeds: s
         log.info("done in %.1f s", time.monotonic() - started)
 
 
+def _size(root: Path, node: dag.Node) -> int:
+    """Bytes of a stage's outputs."""
+    outs = [root / out for out in node.outs]
+    return sum(f.stat().st_size for o in outs for f in (listing(o) if o.is_dir() else [o]))
+
+
 def refresh(root: Path) -> None:
     """Bring the board up to date from whatever papers have results."""
     from stages.report import compare
@@ -176,15 +189,19 @@ def refresh(root: Path) -> None:
 
 def sweep(root: Path, paper: str, values: dict[str, Any]) -> None:
     """Delete output folders of variants and seed ranges that params.yaml no longer names."""
-    known = {n.folder for n in dag.nodes(root, paper, values) if n.variant or n.seeds}
-    for stage in {folder.split("/")[-3] for folder in known}:
+    known: dict[tuple[str, int], set[Path]] = {}
+    for node in dag.nodes(root, paper, values):
+        if axes := (node.variant is not None) + (node.seeds is not None):
+            known.setdefault((node.stage, axes), set()).add(root / node.folder)
+    for (stage, axes), folders in known.items():
         base = root / "work" / paper / stage
-        for folder in sorted(base.glob("*/*")) if base.is_dir() else []:
-            if folder.relative_to(root).as_posix() not in known:
+        for folder in sorted(base.glob("/".join("*" * axes))):
+            # A dot: what a rename in progress has put aside.
+            if folder not in folders and not folder.name.startswith("."):
                 remove(folder)
-        for folder in sorted(base.iterdir()) if base.is_dir() else []:
-            if folder.is_dir() and not listing(folder):
-                remove(folder)
+        for folder in sorted(base.glob("*")) if axes > 1 else []:
+            with contextlib.suppress(OSError):
+                folder.rmdir()  # only where nothing is left in it
 
 
 def _tracker(

@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from stages.core import dag
+from stages.core import child, dag
 from stages.core.errors import UserError
 from stages.core.files import remove, replacing, write_text
 from stages.core.params import merge, read_yaml
@@ -112,6 +112,4 @@ def run_profile(root: Path, profile: str, papers: list[str]) -> int:
             raise UserError(f"'{paper}' has no {profile}.yaml; allowed: {', '.join(there)}")
     words = [word for paper in papers or there for word in ("--paper", paper)]
     print(f"profile {profile} in {tree.relative_to(root)}", flush=True)
-    return subprocess.run(
-        [sys.executable, "-m", "stages", "repro", *words], cwd=tree, check=False
-    ).returncode
+    return child.run([sys.executable, "-m", "stages", "repro", *words], tree)

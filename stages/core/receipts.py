@@ -35,5 +35,5 @@ def commit(root: Path) -> tuple[str, bool]:
     oid = next((x.split()[-1] for x in lines if x.startswith("# branch.oid")), "")
     # What a run itself writes (reports, receipts, lock files) does not make its code dirty.
     changed = [x.split()[-1] for x in lines if not x.startswith("#")]
-    own = ("reports/", "receipts/")
+    own = ("reports/", "receipts/", "README.md")
     return oid, any(not c.startswith(own) and not c.endswith("dvc.lock") for c in changed)

@@ -16,7 +16,7 @@ from typing import Any
 
 from rich.console import Console
 
-from stages.core import dag, environment, receipts
+from stages.core import child, dag, environment, receipts
 from stages.core.errors import UserError
 from stages.core.params import read_yaml
 
@@ -124,12 +124,11 @@ def _dvc(root: Path, arguments: list[str]) -> tuple[int, list[dict[str, str]]]:
     """Run DVC; give its exit code and the failures that stages reported."""
     with tempfile.TemporaryDirectory() as folder:
         book = Path(folder) / "failures.jsonl"
-        code = subprocess.run(
+        code = child.run(
             [sys.executable, "-m", "dvc", *arguments],
-            cwd=root,
-            env={**os.environ, "RETORT_FAILURES": str(book), "DVC_NO_ANALYTICS": "1"},
-            check=False,
-        ).returncode
+            root,
+            {**os.environ, "RETORT_FAILURES": str(book), "DVC_NO_ANALYTICS": "1"},
+        )
         lines = book.read_text().splitlines() if book.is_file() else []
     return code, [json.loads(line) for line in lines]
 

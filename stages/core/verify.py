@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from stages.core import dag
+from stages.core import child, dag
 from stages.core.files import remove
 from stages.core.params import read_yaml
 from stages.core.profiles import make_tree
@@ -47,12 +46,11 @@ def verify(root: Path, profile: str, papers: list[str]) -> int:
         chosen = papers or there
         targets = [f"pipelines/{paper}/dvc.yaml" for paper in chosen]
         console.print(f"run {side} of {profile} in {tree.relative_to(root)}")
-        code = subprocess.run(
+        code = child.run(
             [sys.executable, "-m", "dvc", "repro", "--keep-going", *targets],
-            cwd=tree,
-            env={**os.environ, "PYTHONHASHSEED": seed},
-            check=False,
-        ).returncode
+            tree,
+            {**os.environ, "PYTHONHASHSEED": seed},
+        )
         if code:
             return code
         sides.append((tree, chosen))

@@ -45,29 +45,17 @@ def _paper(root: Path, name: str, values: dict[str, Any]) -> dict[str, Any]:
         "profile": profile,
         "claims": claims,
         "page": page if (root / "reports" / page).is_file() else "",
-        "status": broken or _status(root, nodes, found),
+        "status": broken or _status(nodes, found),
         "cost": _cost({stage: receipt for stage, receipt in found.items() if receipt}),
     }
 
 
-def _status(root: Path, nodes: list[dag.Node], found: dict[str, Any]) -> str:
-    """Say "complete", or which stages failed or are missing; arms of one stage are counted."""
-    failed = [node for node in nodes if _failed(root, node)]
-    if failed:
-        return f"failed: {_counted(failed)}"
+def _status(nodes: list[dag.Node], found: dict[str, Any]) -> str:
+    """Say "complete", or which stages have never run; arms of one stage are counted."""
     missing = [node for node in nodes if not found[node.name]]
     if len(missing) == len(nodes):
         return "not run yet"
     return f"missing: {_counted(missing)}" if missing else "complete"
-
-
-def _failed(root: Path, node: dag.Node) -> bool:
-    """Whether the stage's last run here broke down: its log ends in an error, no receipt after."""
-    log = root / "work/.logs" / node.paper / f"{node.name}.log"
-    if not log.is_file() or " ERROR " not in log.read_text(encoding="utf-8", errors="replace"):
-        return False
-    receipt = receipts.path_of(root, node)
-    return not receipt.is_file() or receipt.stat().st_mtime < log.stat().st_mtime
 
 
 def _counted(nodes: list[dag.Node]) -> str:

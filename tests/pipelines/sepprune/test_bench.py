@@ -21,7 +21,7 @@ CONFIG = {
     "hidden": 32, "blocks": 2, "depth": 2,
 }  # fmt: skip
 LOG = logging.getLogger("test")
-DEPS = ("work/sepprune/teach", "work/sepprune/prune", "work/device.json")
+DEPS = tuple(f"work/sepprune/{s}" for s in ("teach", "calibrate", "prune"))
 NODE = Node("sepprune", "bench", None, None, DEPS, (), ())
 VALUES = {
     "common": {"threads": 1},
@@ -66,6 +66,14 @@ def prepare(root):
         keep_net(half, arm, f"u{updates:05d}.safetensors")
     at = [{"file": f"u{n:05d}.safetensors", "ft": n, "total": n + 100} for n in (200, 0)]
     write_json(arm / "snapshots.json", at)
+    for variant, seed in (("sepprune", 0), ("l1", 0), ("l1", 1)):
+        cut = work / f"prune/{variant}/0-2/sudormrf/seed{seed}"
+        cut.mkdir(parents=True, exist_ok=True)
+        write_json(cut / "keep.json", {"parameters": 100 + seed, "macs_per_second": 5000})
+    (work / "calibrate").mkdir()
+    (work / "calibrate/structure.csv").write_text(
+        "backbone,module,macs\nsudormrf,encoder,10\nsudormrf,sm.0.conv,30\n"
+    )
     machine = {"cpu": "Abacus 3000", "cores": 2, "memory_gb": 8, "gpu": [], "os": "Linux x86_64"}
     write_json(root / "work/device.json", machine)
     return work
@@ -81,6 +89,16 @@ def done(tmp_path_factory):
     with for_tests(root, NODE) as job:
         bench.run(params(), Inputs(root, NODE), out, job)
     return out
+
+
+def test_arms_that_are_not_timed_are_counted_all_the_same(done):
+    table = read_scores(done / "scores.parquet")
+    l1 = table[table["variant"] == "l1"]
+    assert sorted(zip(l1["metric"], l1["seed"], l1["value"], strict=True)) == [
+        ("macs", 0, 500.0), ("macs", 1, 500.0), ("parameters", 0, 100.0), ("parameters", 1, 101.0),
+    ]  # fmt: skip
+    share = table[table["metric"] == "separator_macs_share"]
+    assert share[["variant", "value", "unit"]].to_numpy().tolist() == [["dense", 75.0, "%"]]
 
 
 def test_every_network_and_thread_count_has_a_row(done):

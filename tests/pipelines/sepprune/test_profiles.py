@@ -43,6 +43,7 @@ SHORT: dict[str, Any] = {
     "evaluate": {"batch_size": 1},
     "bench": {
         "variants": ["sepprune"],
+        "seeds": [0],
         "threads": [1],
         "rounds": 1,
         "repeats": 1,
