@@ -62,7 +62,8 @@ def save_all(
             title=f"{NETS.get(backbone, backbone)}: recovery by fine-tuning",
             caption=f"Mean SI-SDRi on {SPLITS.get(dataset, dataset)} after so many updates of "
             "fine-tuning; what the choice of channels took is not counted here. Bands: 95 % "
-            f"intervals of {' and '.join(label(v) for v in BANDS if v in own)}.",
+            f"intervals of {' and '.join(label(v) for v in BANDS if v in own)}. A net from scratch "
+            "starts far below the picture.",
             alt=f"The dense net has {dense.value:.1f} dB. {'; '.join(ends)}.",
         )
     save(
@@ -104,6 +105,9 @@ def recovery(curves: Mapping[str, DataFrame], dense: Interval, variants: Sequenc
                     curve["updates"], curve["low"], curve["high"],
                     color=style["color"], alpha=0.15, linewidth=0,
                 )  # fmt: skip
+        # A net that knows nothing starts some 25 dB down, and would flatten all the others.
+        others = [curve[HEADLINE].min() for name, curve in curves.items() if name != "scratch"]
+        axes.set_ylim(bottom=min([0.0, *others]) - 1.0)
         places = ticks(curves)
         axes.set_xlabel("updates of fine-tuning")
         if len(places) > 1:
