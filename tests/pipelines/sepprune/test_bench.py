@@ -175,7 +175,9 @@ def test_the_last_snapshot_is_measured_and_an_absent_arm_of_one_net_is_passed_ov
 def test_an_arm_that_no_net_has_is_an_error_that_says_what_there_is(tmp_path):
     work = prepare(tmp_path)
     wanted = params(variants=["sepprune", "magic"])
-    with pytest.raises(UserError, match=r"no network of magic with seed 0; prune made: sepprune"):
+    with pytest.raises(
+        UserError, match=r"no network of magic with seed 0; prune made: l1, sepprune"
+    ):
         bench.find(wanted, work / "teach", work / "prune", LOG)
 
 
