@@ -44,13 +44,14 @@ def killed_when(folder: Path, moment: Callable[[], bool], dvc_alone: bool = Fals
     """Start `dvc repro` and kill it, with all it started, at `moment`. False: it ended before."""
     process = subprocess.Popen(
         COMMAND, cwd=folder, env=project.ENV, start_new_session=True,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        stdout=(folder / "said.txt").open("w"), stderr=subprocess.STDOUT,
     )  # fmt: skip
     started: list[psutil.Process] = []
     try:
         while process.poll() is None and not moment():
             time.sleep(0.0002)
         if process.poll() is not None:
+            assert process.returncode == 0, (folder / "said.txt").read_text()
             return False
         started += family(process)
         if dvc_alone:

@@ -266,6 +266,8 @@ def terminate(number: int, frame: FrameType | None) -> None:
 def guarded(work: Any) -> int:
     """Run `work()`; print what goes wrong in one message and return the exit code."""
     console = Console(stderr=True, highlight=False, soft_wrap=True)
+    # A shell that starts a command in the background makes it ignore SIGINT: undo that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, terminate)
     try:
         return int(work() or 0)
