@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from stages.core.heal import heal
 from tests import project
 
 pytestmark = pytest.mark.slow
@@ -51,8 +52,13 @@ def killed_when(folder: Path, moment: Callable[[], bool], dvc_alone: bool = Fals
         while process.poll() is None and not moment():
             time.sleep(0.0002)
         if process.poll() is not None:
-            assert process.returncode == 0, (folder / "said.txt").read_text()
-            return False
+            said = (folder / "said.txt").read_text()
+            # A kill can catch DVC in writing its own lock; `make repro` mends that first.
+            if process.returncode == 0:
+                return False
+            assert "corrupted" in said or "is busy" in said, said
+            heal(folder, print)
+            return killed_when(folder, moment, dvc_alone)
         started += family(process)
         if dvc_alone:
             process.kill()
@@ -81,6 +87,7 @@ def test_kills_at_random_instants(folder: Path, undisturbed: dict[str, str]) -> 
         assert project.outputs(folder) == undisturbed
         ends += 1
         forget(folder)
+    heal(folder, print)
     project.repro(folder)
     assert project.outputs(folder) == undisturbed
     assert ends < kills

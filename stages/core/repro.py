@@ -18,6 +18,7 @@ from rich.console import Console
 
 from stages.core import child, dag, environment, receipts
 from stages.core.errors import UserError
+from stages.core.heal import heal
 from stages.core.params import read_yaml
 
 SPARE_GB = 1.0
@@ -33,6 +34,7 @@ def reproduce(root: Path, papers: list[str]) -> int:
     console = Console(highlight=False, soft_wrap=True)
     chosen = _chosen(root, papers)
     environment.fingerprint(root)
+    heal(root, console.print)
     plan = planned(root, chosen)
     _announce(root, plan, console)
     targets = [f"pipelines/{paper}/dvc.yaml" for paper in chosen]

@@ -1,0 +1,69 @@
+"""Mends what a `kill -9` of DVC itself can leave: DVC writes two kinds of files in place.
+
+A kill in the middle of such a write leaves half a file, at which every later `dvc` stops. And its
+list of running commands names process ids: where one has been given to another program since, DVC
+believes that the dead command still runs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+
+from stages.core.files import remove
+
+
+def heal(root: Path, say: Callable[[str], object]) -> None:
+    """Drop half-written lock files and locks of dead commands; results stay in DVC's cache.
+
+    Args:
+        say: told what was mended.
+    """
+    running = root / ".dvc/tmp/rwlock"
+    if running.is_file() and not _alive(running):
+        remove(running)
+    for lock in [root / "dvc.lock", *sorted((root / "pipelines").rglob("dvc.lock"))]:
+        if lock.is_file() and not _whole(lock):
+            remove(lock)
+            say(
+                f"{lock.relative_to(root)} was half-written when DVC was killed and is deleted; "
+                "finished results come back from DVC's cache"
+            )
+
+
+def _alive(path: Path) -> bool:
+    """Whether a DVC that the list names still runs."""
+    try:
+        listed = json.loads(path.read_text())
+    except ValueError:
+        return False
+    return any(_is_dvc(pid) for pid in _pids(listed))
+
+
+def _pids(value: Any) -> list[int]:
+    if isinstance(value, dict):
+        own = [int(value["pid"])] if "pid" in value else []
+        return own + [pid for child in value.values() for pid in _pids(child)]
+    return [pid for child in value for pid in _pids(child)] if isinstance(value, list) else []
+
+
+def _is_dvc(pid: int) -> bool:
+    try:
+        process = psutil.Process(pid)
+        return process.status() != psutil.STATUS_ZOMBIE and any(
+            "dvc" in word for word in process.cmdline()
+        )
+    except psutil.Error:
+        return False
+
+
+def _whole(path: Path) -> bool:
+    try:
+        return isinstance(yaml.safe_load(path.read_text()), dict)
+    except yaml.YAMLError:
+        return False
