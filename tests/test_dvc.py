@@ -47,7 +47,9 @@ def scores(folder: Path) -> pd.DataFrame:
 
 def door(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "stages", *words], cwd=folder, env=project.ENV,
+        [sys.executable, "-m", "stages", *words], cwd=folder,
+        # Compiled files are Python's doing; what a refused command writes is what counts.
+        env={**project.ENV, "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
 

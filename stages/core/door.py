@@ -123,6 +123,7 @@ def _run_stage(root: Path, paper: str, stage: str, variant: str | None, seeds: s
         track = spool.NullTracker() if off else _tracker(root, node, key, source, values)
         if "torch" in sys.modules:
             environment.make_deterministic(common.threads)
+            environment.keep_freed_memory()
         job = Job(root, node, seed_list, common.device, folder, log, track)
         ready = time.monotonic()
         try:

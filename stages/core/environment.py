@@ -57,12 +57,11 @@ def make_deterministic(threads: int) -> None:
     # Filling fresh memory only helps to find faulty kernels, and costs a tenth of a small step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
-    _keep_freed_memory()
     # Denormals slow a CPU a hundredfold in late training; flushing them is exact across runs.
     torch.set_flush_denormal(True)
 
 
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
     """Let glibc keep what a training step frees: giving it back and faulting it in again at every
     step costs a small network a tenth of its time. No number depends on it."""
     if platform.libc_ver()[0] != "glibc":
