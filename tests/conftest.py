@@ -18,7 +18,8 @@ os.environ["MPLBACKEND"] = "Agg"
 import pytest  # noqa: E402
 
 from stages.core.dag import Node  # noqa: E402
-from stages.core.job import Job, for_tests  # noqa: E402
+from stages.core.job import Job  # noqa: E402
+from tests.jobs import for_tests  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 
 from tests import project
 
@@ -155,6 +156,61 @@ def test_a_fault_of_the_code_names_the_log_and_leaves_the_old_output(folder: Pat
     assert "ZeroDivisionError" in done.stderr and "work/.logs/demo/evaluate.log" in done.stderr
     assert "Traceback" in (folder / "work/.logs/demo/evaluate.log").read_text()
     assert (folder / "work/demo/evaluate/scores.parquet").read_bytes() == before
+
+
+BENCH_STAGE = """
+  bench:
+    cmd: python -m stages bench demo
+    wdir: ../..
+    deps: [pipelines/demo/bench.py, work/environment.json, work/device.json, work/demo/teach]
+    params:
+      - params.yaml: [common.device, common.threads, demo.bench]
+    outs:
+      - work/demo/bench: {persist: true}
+"""
+BENCH_CODE = """
+import time
+
+from stages.core import params as core
+from stages.core.files import write_json
+
+
+class Params(core.Params):
+    repeats: int
+
+
+def run(params, inputs, out, job):
+    write_json(out / "time.json", time.time_ns())
+"""
+
+
+def test_a_bench_runs_again_where_others_come_from_the_run_cache(folder: Path) -> None:
+    with (folder / "pipelines/demo/dvc.yaml").open("a") as file:
+        file.write(BENCH_STAGE)
+    (folder / "pipelines/demo/bench.py").write_text(BENCH_CODE)
+    project.change(folder, "demo.bench", {"repeats": 1})
+    assert project.ran(project.repro(folder)) == ["bench"]
+    assert project.ran(project.repro(folder)) == []
+    steps = yaml.safe_load((folder / "params.yaml").read_text())["demo"]["teach"]["steps"]
+    times = []
+    for run in range(3):
+        project.change(folder, "demo.teach.steps", steps + 1 + run % 2)
+        ran = project.ran(project.repro(folder))
+        times.append((folder / "work/demo/bench/time.json").read_text())
+        assert "bench" in ran and ("teach" in ran) == (run < 2), ran
+    # At last all inputs are as in the first run: DVC has each result, and must not use this one.
+    assert ran == ["bench"] and len(set(times)) == 3
+
+
+def test_a_slip_in_an_import_is_no_missing_package(folder: Path) -> None:
+    path = folder / "pipelines/demo/evaluate.py"
+    path.write_text("from stages.core.files import no_such_name\n" + path.read_text())
+    done = door(folder, "evaluate", "demo")
+    assert done.returncode == 1 and "no_such_name" in done.stderr
+    assert "Traceback" in (folder / "work/.logs/demo/evaluate.log").read_text()
+    path.write_text("import no_such_package\n")
+    done = door(folder, "evaluate", "demo")
+    assert done.returncode == 2 and "a package is missing" in done.stderr
 
 
 def test_what_dvc_shows_is_of_use(folder: Path) -> None:

@@ -76,11 +76,6 @@ def pit(criterion: Criterion, estimate: Tensor, source: Tensor) -> tuple[Tensor,
     return best, orders[index]
 
 
-def reorder(estimate: Tensor, order: Tensor) -> Tensor:
-    """`estimate` (B, C, T) with its sources in the order that `pit` found (B, C)."""
-    return estimate.gather(1, order[:, :, None].expand_as(estimate))
-
-
 def training_loss(estimate: Tensor, source: Tensor, drop_easy: bool = True) -> Tensor:
     """Negative SNR under the best permutation, mean over the batch (dB).
 

@@ -34,8 +34,9 @@ Updates = Annotated[int, Field(ge=0)]
 
 
 class Finetune(core.Params):
-    """How a cut net is trained on, and when it is looked at.
+    """How a cut net is trained on, and when it is looked at; an arm ends at its last snapshot.
 
+    `train`: its length is what the longest arm but `scratch` takes.
     `at`: fine-tuning updates after which a snapshot is kept. `totals`: the same, counting also the
     updates that choosing channels took. `scratch_epochs`: further snapshots of the net trained
     from scratch, in epochs of `epoch_updates`, to see when it catches up.
@@ -128,11 +129,11 @@ def _unit(
     spec = finetune.train
     if params.variant.select == "scratch":
         spec = spec.model_copy(update={"lr": params.dense[backbone].lr})
-    length = max(spec.length(finetune.epoch_updates), at[-1])
     result = fit(
         net,
         _stream(params, speech, job, "fine-tuning", seed),
-        spec.model_copy(update={"steps": length, "epochs": None}),
+        # Nothing is scored behind the last snapshot.
+        spec.model_copy(update={"steps": at[-1], "epochs": None}),
         job=job,
         name=f"{name}-finetune",
         seed=seed,

@@ -12,8 +12,8 @@ from stages.core.params import read_yaml
 
 ENVIRONMENT = "work/environment.json"
 DEVICE = "work/device.json"
-REPORTED = ("claims", "page")
-"""Stages that every paper has in the same form; their code lies in `stages/`."""
+REPORTED = {"claims": "stages.claims.stage", "page": "stages.report.stage"}
+"""Stages that every paper has in the same form, and the modules that hold their code."""
 
 
 @dataclass(frozen=True)

@@ -29,8 +29,6 @@ from stages.core.params import Common, build, read_yaml, tracked_keys
 from stages.core.params import lookup as lookup_key
 from stages.core.tracking import sender, spool
 
-GENERIC = {"claims": "stages.claims.stage", "page": "stages.report.stage"}
-
 
 def find_root() -> Path:
     """The nearest folder at or above the current one that holds params.yaml and pipelines/.
@@ -46,11 +44,17 @@ def find_root() -> Path:
 
 
 def load_stage(paper: str, stage: str) -> ModuleType:
-    """Import the module that implements a stage."""
-    name = GENERIC.get(stage) or f"pipelines.{paper.replace('/', '.')}.{stage}"
+    """Import the module that implements a stage.
+
+    Raises:
+        UserError: a package that it needs is not installed.
+    """
+    name = dag.REPORTED.get(stage) or f"pipelines.{paper.replace('/', '.')}.{stage}"
     try:
         return importlib.import_module(name)
-    except ImportError as error:
+    except ModuleNotFoundError as error:
+        if str(error.name).partition(".")[0] in ("stages", "pipelines"):
+            raise  # a slip in our own code
         raise UserError(
             f"{paper} {stage}: {error}; a package is missing: see README, 'Set-up in detail'"
         ) from error
@@ -95,7 +99,13 @@ def _run_stage(root: Path, paper: str, stage: str, variant: str | None, seeds: s
         allowed = ", ".join(sorted(filter(None, ranges)))
         raise UserError(f"params.yaml: {paper} {stage} has no seeds '{seeds}'; allowed: {allowed}")
     environment.pin(common.threads)
-    module = load_stage(paper, stage)
+    try:
+        module = load_stage(paper, stage)
+    except UserError:
+        raise
+    except Exception:
+        with _logged(root, node):
+            raise
     params = build(module.Params, values, dag.section(paper), stage, variant)
     for dep in node.deps:
         if not (root / dep).exists():
@@ -109,6 +119,15 @@ def _run_stage(root: Path, paper: str, stage: str, variant: str | None, seeds: s
     }
     identity = {"stage": stage, "paper": paper, "variant": variant, "seeds": seeds, **source}
     key = digests.of_value(identity)
+    oid, dirty = receipts.commit(root)
+    about = {
+        **identity,
+        "commit": oid,
+        "dirty": dirty,
+        "device": read_json(root / dag.DEVICE) if (root / dag.DEVICE).is_file() else {},
+        "versions": environment.versions(),
+        "profile": common.profile,
+    }
     scratch = root / "work/.scratch" / paper / node.name
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     with (
@@ -119,8 +138,8 @@ def _run_stage(root: Path, paper: str, stage: str, variant: str | None, seeds: s
         sweep(root, paper, values)
         remove(scratch)
         scratch.mkdir(parents=True)
-        off = stage in GENERIC or os.environ.get("RETORT_TRACKING") == "off"
-        track = spool.NullTracker() if off else _tracker(root, node, key, source, values)
+        off = stage in dag.REPORTED or os.environ.get("RETORT_TRACKING") == "off"
+        track = spool.NullTracker() if off else _tracker(root, node, key, about, values)
         if "torch" in sys.modules:
             environment.make_deterministic(common.threads)
             environment.keep_freed_memory()
@@ -139,7 +158,7 @@ def _run_stage(root: Path, paper: str, stage: str, variant: str | None, seeds: s
             raise
         finally:
             sender.resume(root)
-        if stage in GENERIC:
+        if stage in dag.REPORTED:
             target = root / "reports/papers"
             for entry in sorted(scratch.iterdir()):
                 move_into_place(entry, target / entry.name)
@@ -147,10 +166,9 @@ def _run_stage(root: Path, paper: str, stage: str, variant: str | None, seeds: s
         else:
             write_json(scratch / "provenance.json", {"command": command(node), **identity})
             move_into_place(scratch, root / node.folder)
-        oid, dirty = receipts.commit(root)
         usage = [resource.getrusage(w) for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
         receipt = {
-            **identity,
+            **about,
             "key": key,
             "address": node.address,
             "seconds": round(time.monotonic() - started, 2),
@@ -158,14 +176,9 @@ def _run_stage(root: Path, paper: str, stage: str, variant: str | None, seeds: s
             "output_mb": round(_size(root, node) / 2**20, 2),
             "cpu_seconds": round(sum(u.ru_utime + u.ru_stime for u in usage), 2),
             "peak_memory_mb": round(max(u.ru_maxrss for u in usage) / 1024, 1),
-            "commit": oid,
-            "dirty": dirty,
-            "device": read_json(root / dag.DEVICE) if (root / dag.DEVICE).is_file() else {},
-            "versions": environment.versions(),
-            "profile": common.profile,
         }
         receipts.write(root, node, receipt)
-        if stage in GENERIC:
+        if stage in dag.REPORTED:
             refresh(root)
         else:
             track.results(root / node.folder)
@@ -206,14 +219,8 @@ def sweep(root: Path, paper: str, values: dict[str, Any]) -> None:
 
 
 def _tracker(
-    root: Path, node: dag.Node, key: str, source: dict[str, str], values: dict[str, Any]
+    root: Path, node: dag.Node, key: str, about: dict[str, Any], values: dict[str, Any]
 ) -> Any:
-    oid, dirty = receipts.commit(root)
-    tracked = {name: lookup_key(values, name) for name in node.params}
-    tags = {"commit": oid, "dirty": str(dirty).lower(), "dvc_stage": node.address, **source}
-    device = read_json(root / dag.DEVICE) if (root / dag.DEVICE).is_file() else {}
-    tags |= {f"device.{k}": str(v) for k, v in device.items()}
-    tags |= {f"version.{k}": v for k, v in environment.versions().items()}
     return spool.Tracker.open(
         root,
         key=key,
@@ -221,8 +228,8 @@ def _tracker(
         stage=node.stage,
         variant=node.variant,
         seeds=node.seeds,
-        params=tracked,
-        tags=tags,
+        params={name: lookup_key(values, name) for name in node.params},
+        tags=receipts.tags(node, about),
         inputs=node.data,
     )
 

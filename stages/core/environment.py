@@ -27,25 +27,39 @@ def instruction_set() -> str:
     return platform.machine()
 
 
-def pin(threads: int) -> None:
-    """Fix instruction set and thread counts. Must run before torch or NumPy is imported.
+def pins() -> dict[str, str]:
+    """What the door sets before torch or NumPy is imported, but for the number of threads.
 
     Kernels picked by the processor (AVX-512 here, AVX2 there) sum in another order; pinned to the
     same class, two machines give the same bytes.
     """
     avx2 = instruction_set() == "avx2"
-    os.environ.update(
-        ATEN_CPU_CAPABILITY="avx2" if avx2 else "default",
-        ONEDNN_MAX_CPU_ISA="AVX2" if avx2 else "DEFAULT",
+    return {
+        "ATEN_CPU_CAPABILITY": "avx2" if avx2 else "default",
+        "ONEDNN_MAX_CPU_ISA": "AVX2" if avx2 else "DEFAULT",
         # MKL's AVX2 branch differs between vendors; this one does not.
-        MKL_CBWR="COMPATIBLE",
-        OMP_NUM_THREADS=str(threads),
-        MKL_NUM_THREADS=str(threads),
-        OPENBLAS_NUM_THREADS=str(threads),
-        CUBLAS_WORKSPACE_CONFIG=":4096:8",
+        "MKL_CBWR": "COMPATIBLE",
+        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
         # OpenBLAS picks its kernels by the processor too.
         **({"OPENBLAS_CORETYPE": "Haswell"} if avx2 else {}),
-    )
+    }
+
+
+TORCH = {
+    "deterministic_algorithms": True,
+    # Filling fresh memory only helps to find faulty kernels, and costs a tenth of a small step.
+    "fill_uninitialized_memory": False,
+    "cudnn_benchmark": False,
+    # Denormals slow a CPU a hundredfold in late training; flushing them is exact across runs.
+    "flush_denormal": True,
+}
+"""How the door sets torch."""
+
+
+def pin(threads: int) -> None:
+    """Fix instruction set and thread counts. Must run before torch or NumPy is imported."""
+    counts = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    os.environ.update(pins(), **dict.fromkeys(counts, str(threads)))
 
 
 def make_deterministic(threads: int) -> None:
@@ -53,12 +67,11 @@ def make_deterministic(threads: int) -> None:
     import torch
 
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True)
-    # Filling fresh memory only helps to find faulty kernels, and costs a tenth of a small step.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    torch.backends.cudnn.benchmark = False
-    # Denormals slow a CPU a hundredfold in late training; flushing them is exact across runs.
-    torch.set_flush_denormal(True)
+    torch.use_deterministic_algorithms(TORCH["deterministic_algorithms"])
+    filled = TORCH["fill_uninitialized_memory"]
+    torch.utils.deterministic.fill_uninitialized_memory = filled  # type: ignore[attr-defined]
+    torch.backends.cudnn.benchmark = TORCH["cudnn_benchmark"]
+    torch.set_flush_denormal(TORCH["flush_denormal"])
 
 
 def keep_freed_memory() -> None:
@@ -112,7 +125,12 @@ def _gpus() -> list[str]:
 
 def fingerprint(root: Path) -> None:
     """Write work/environment.json (a dep of every stage) and work/device.json (of bench)."""
-    current = {"instruction_set": instruction_set(), "versions": versions()}
+    current = {
+        "instruction_set": instruction_set(),
+        "pins": pins(),
+        "torch": TORCH,
+        "versions": versions(),
+    }
     for name, value in (("environment.json", current), ("device.json", device())):
         path = root / "work" / name
         if not path.is_file() or read_json(path) != value:

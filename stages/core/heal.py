@@ -56,7 +56,7 @@ def _is_dvc(pid: int) -> bool:
     try:
         process = psutil.Process(pid)
         return process.status() != psutil.STATUS_ZOMBIE and any(
-            "dvc" in word for word in process.cmdline()
+            Path(word).name == "dvc" for word in process.cmdline()
         )
     except psutil.Error:
         return False
@@ -65,5 +65,5 @@ def _is_dvc(pid: int) -> bool:
 def _whole(path: Path) -> bool:
     try:
         return isinstance(yaml.safe_load(path.read_text()), dict)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, UnicodeDecodeError):
         return False

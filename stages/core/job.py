@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -98,13 +97,3 @@ class Job:
         folder = self.resume / name
         folder.mkdir(parents=True, exist_ok=True)
         return folder
-
-
-@contextmanager
-def for_tests(root: Path, node: Node, seeds: tuple[int, ...] = (0,)) -> Iterator[Job]:
-    """A job on the CPU without tracking, whose log is the standard one."""
-    from stages.core.tracking.spool import NullTracker
-
-    resume = root / ".resume"
-    resume.mkdir(parents=True, exist_ok=True)
-    yield Job(root, node, seeds, "cpu", resume, logging.getLogger("retort"), NullTracker())

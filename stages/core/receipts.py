@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,17 @@ def read(root: Path, node: Node) -> dict[str, Any] | None:
     """The newest receipt of a stage, or None."""
     path = path_of(root, node)
     return read_json(path) if path.is_file() else None
+
+
+def tags(node: Node, about: Mapping[str, Any]) -> dict[str, str]:
+    """What the tracking server is told of a run beside its parameters, from a receipt (or, without
+    commit, device and versions, from a provenance.json)."""
+    plain = ("code", "data", "params", "environment", "commit", "profile")
+    found = {"dvc_stage": node.address, **{n: str(about[n]) for n in plain if n in about}}
+    if "dirty" in about:
+        found["dirty"] = str(about["dirty"]).lower()
+    found |= {f"device.{k}": str(v) for k, v in about.get("device", {}).items()}
+    return found | {f"version.{k}": str(v) for k, v in about.get("versions", {}).items()}
 
 
 def commit(root: Path) -> tuple[str, bool]:

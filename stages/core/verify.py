@@ -1,4 +1,4 @@
-"""`make verify`: the same profile twice from nothing; every output's hash must agree."""
+"""`make verify`: the same profile twice from nothing; hashes and verdicts must agree."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 from rich.console import Console
 
-from stages.core import child, dag
-from stages.core.files import remove
+from stages.core import child, dag, digests
+from stages.core.files import read_json, remove
 from stages.core.params import read_yaml
 from stages.core.profiles import make_tree
 
@@ -33,6 +33,13 @@ def hashes(tree: Path, paper: str) -> dict[str, str]:
         if name.partition("@")[0] not in timed:
             found |= {out["path"]: out["md5"] for out in entry["outs"]}
     return found
+
+
+def verdicts(tree: Path, paper: str) -> dict[str, str]:
+    """Claim -> digest of its entry in the paper's verdicts, of claims that rest on no timing."""
+    path = tree / "reports/papers" / f"{paper}.json"
+    claims = read_json(path)["claims"] if path.is_file() else []
+    return {f"claim {c['id']}": digests.of_value(c) for c in claims if not c["timing"]}
 
 
 def verify(root: Path, profile: str, papers: list[str]) -> int:
@@ -62,10 +69,11 @@ def _compared(sides: list[tuple[Path, list[str]]], console: Console) -> int:
     differing: list[Any] = []
     total = 0
     for paper in papers:
-        one, two = hashes(first, paper), hashes(second, paper)
+        one, two = ({**hashes(t, paper), **verdicts(t, paper)} for t in (first, second))
         total += len(one)
         differing += [path for path in sorted({*one, *two}) if one.get(path) != two.get(path)]
     for path in differing:
         console.print(f"[red]differs:[/] {path}")
-    console.print(f"{total - len(differing)} of {total} outputs that rest on no timing agree")
+    agree = total - len(differing)
+    console.print(f"{agree} of {total} outputs and verdicts that rest on no timing agree")
     return 1 if differing or not total else 0

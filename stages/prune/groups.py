@@ -8,7 +8,7 @@ surgery agree on what one channel is, and nothing is left to fresh initial value
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -66,17 +66,3 @@ def parameters_per_channel(group: ChannelGroup, shapes: Mapping[str, tuple[int, 
                 per_entry *= length
         total += per_entry
     return total
-
-
-def by_name(groups: Iterable[ChannelGroup]) -> dict[str, ChannelGroup]:
-    """Returns the groups keyed by name.
-
-    Raises:
-        ValueError: Two groups have the same name.
-    """
-    table: dict[str, ChannelGroup] = {}
-    for group in groups:
-        if group.name in table:
-            raise ValueError(f"two channel groups are called {group.name!r}")
-        table[group.name] = group
-    return table

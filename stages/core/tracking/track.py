@@ -118,10 +118,7 @@ def _restore(root: Path, node: dag.Node, entry: dict[str, Any], key: str) -> Non
     receipt = receipts.read(root, node) or {}
     receipt = receipt if receipt.get("key") == key else {}
     made = receipt or read_json(root / node.folder / "provenance.json")
-    tags = {name: made[name] for name in ("code", "data", "params", "environment")}
-    tags |= {n: str(receipt[n]).lower() for n in ("commit", "dirty", "profile") if n in receipt}
-    tags |= {f"device.{k}": str(v) for k, v in receipt.get("device", {}).items()}
-    tags |= {f"version.{k}": str(v) for k, v in receipt.get("versions", {}).items()}
+    tags = receipts.tags(node, made)
     if node.stage not in dag.REPORTED:  # those are always written from here, restored or not
         tags["restored"] = "true"
     tracker = Tracker.open(
@@ -132,7 +129,7 @@ def _restore(root: Path, node: dag.Node, entry: dict[str, Any], key: str) -> Non
         variant=node.variant,
         seeds=node.seeds,
         params={k: v for file in entry.get("params", {}).values() for k, v in file.items()},
-        tags={"dvc_stage": node.address, **tags},
+        tags=tags,
         inputs=[path for path in node.data if (root / path).exists()],
     )
     for out in node.outs:

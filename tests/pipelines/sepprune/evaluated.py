@@ -11,10 +11,11 @@ from safetensors.torch import save_file
 from pipelines.sepprune import evaluate
 from pipelines.sepprune.model import build
 from stages.core import environment
-from stages.core import job as jobs
 from stages.core import params as core
 from stages.core.dag import Node
 from stages.core.files import write_json
+from stages.core.job import Inputs
+from tests.jobs import for_tests
 
 RATE, LENGTH = 8000, 4000
 SUDORMRF = {
@@ -113,9 +114,9 @@ def run(root: Path, out: Path, params: evaluate.Params | None = None) -> Path:
     node = Node("sepprune", "evaluate", None, None, inputs, (), ("work/sepprune/evaluate",))
     out.mkdir()
     environment.make_deterministic(1)
-    with pytest.MonkeyPatch.context() as patch, jobs.for_tests(root, node) as job:
+    with pytest.MonkeyPatch.context() as patch, for_tests(root, node) as job:
         patch.setattr(evaluate.Speech, "load", staticmethod(lambda folder: Voices()))
-        evaluate.run(params or parameters(), jobs.Inputs(root, node), out, job)
+        evaluate.run(params or parameters(), Inputs(root, node), out, job)
     return out
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from pipelines.sepprune import prepare
 from stages.core.dag import Node
-from stages.core.job import Inputs, for_tests
+from stages.core.job import Inputs
+from tests.jobs import for_tests
 
 NODE = Node("sepprune", "prepare", None, None, (), (), ())
 VALUES: dict[str, Any] = {

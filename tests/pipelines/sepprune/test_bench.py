@@ -12,9 +12,10 @@ from stages.core import params as core
 from stages.core.dag import Node
 from stages.core.errors import UserError
 from stages.core.files import read_json, write_json
-from stages.core.job import Inputs, for_tests
+from stages.core.job import Inputs
 from stages.core.pictures import read_exhibits
 from stages.core.results import read_scores
+from tests.jobs import for_tests
 
 CONFIG = {
     "name": "sudormrf", "voices": 2, "basis": 16, "kernel": 21, "stride": 10, "bottleneck": 8,

@@ -75,7 +75,7 @@ def test_pit_finds_what_brute_force_finds(waves: tuple[Tensor, Tensor], count: i
         }
         assert float(best[index]) == pytest.approx(max(tried.values()), abs=1e-4)
         assert tuple(order[index].tolist()) == max(tried, key=lambda turn: tried[turn])
-    aligned = losses.reorder(estimate, order)
+    aligned = estimate.gather(1, order[:, :, None].expand_as(estimate))
     torch.testing.assert_close(losses.si_sdr(aligned, source).mean(-1), best)
 
 

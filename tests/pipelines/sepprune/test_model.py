@@ -17,7 +17,7 @@ from pipelines.sepprune.separators import layers
 from pipelines.sepprune.separators.frame import Separator
 from stages.bench.export import agreement, export_onnx
 from stages.calibrate.structure import count
-from stages.prune.groups import by_name, parameters_per_channel
+from stages.prune.groups import parameters_per_channel
 from stages.prune.masks import masked
 from stages.prune.surgery import as_masks, cut
 from tests.pipelines.sepprune.published import (
@@ -265,8 +265,6 @@ def test_unknown_names_and_widths_are_refused() -> None:
     for widths in ({"sm.9.proj_1x1": 3}, {"sm.0.proj_1x1": 0}, {"sm.0.proj_1x1": 10}):
         with pytest.raises(ValueError, match="width"):
             net.with_widths(widths)
-    with pytest.raises(ValueError, match="two channel groups"):
-        by_name([*net.groups(), net.groups()[0]])
 
 
 # ------------------------------------------------------------------ files

@@ -14,8 +14,9 @@ from pipelines.sepprune import prepare
 from pipelines.sepprune.data import Speech
 from stages.core.errors import UserError
 from stages.core.files import listing
-from stages.core.job import Inputs, for_tests
+from stages.core.job import Inputs
 from stages.prepare import debs
+from tests.jobs import for_tests
 from tests.pipelines.sepprune.prepared import NODE, VALUES, make, table
 from tests.stages.prepare.trees import RATE, VOICES, published_tree, speech, voice_project, write
 

@@ -18,10 +18,11 @@ from pipelines.sepprune import prune
 from pipelines.sepprune.model import build, load
 from stages.core import environment
 from stages.core.dag import Node
-from stages.core.job import Job, for_tests
+from stages.core.job import Job
 from stages.core.seeding import seed_of
 from stages.prune.budget import channel_costs, prunable
 from stages.teach import loop
+from tests.jobs import for_tests
 from tests.pipelines.sepprune.test_arms import CONFIGS
 
 PARAMS: dict[str, Any] = {

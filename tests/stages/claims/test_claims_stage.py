@@ -8,9 +8,9 @@ import yaml
 from stages.claims import stage
 from stages.core.dag import Node
 from stages.core.errors import UserError
-from stages.core.job import for_tests
 from stages.core.params import borrowed, build
 from stages.core.results import write_scores
+from tests.jobs import for_tests
 from tests.stages.claims.claimed import claim, rows, spread, table
 
 

@@ -40,7 +40,7 @@ def test_a_lock_that_is_half_written_or_of_no_running_dvc_goes(root: Path, text:
 
 
 def test_the_lock_of_a_running_dvc_stays(root: Path) -> None:
-    running = subprocess.Popen([sys.executable, "-c", "input() # dvc"], stdin=subprocess.PIPE)
+    running = subprocess.Popen([sys.executable, "-c", "input()", "dvc"], stdin=subprocess.PIPE)
     try:
         (root / ".dvc/tmp/rwlock").write_text(listing(running.pid))
         healed(root)

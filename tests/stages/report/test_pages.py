@@ -18,10 +18,11 @@ from rich.console import Console
 
 from stages.core.dag import Node
 from stages.core.errors import UserError
-from stages.core.job import Inputs, for_tests
+from stages.core.job import Inputs
 from stages.report import compare, stage
 from stages.report.board import print_board
 from stages.report.page import write_page
+from tests.jobs import for_tests
 from tests.stages.report import made
 
 ROOT = Path(__file__).resolve().parents[3]

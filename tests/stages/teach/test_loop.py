@@ -182,7 +182,7 @@ from stages.core import environment
 environment.pin(1)
 from pathlib import Path
 from stages.core.dag import Node
-from stages.core.job import for_tests
+from tests.jobs import for_tests
 from stages.teach import loop
 loop.CHECKPOINT_SECONDS = 0.0
 sys.path.insert(0, {here!r})
