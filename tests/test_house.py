@@ -12,6 +12,7 @@ import yaml
 from stages.core import dag, door
 from stages.core.params import build, lookup, read_yaml, tracked_keys
 from stages.core.profiles import overlaid, overlay_path
+from stages.prepare import datalock
 from tests.imports import closure, imported
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -52,6 +53,20 @@ def test_the_import_closure_lies_inside_the_deps(node: dag.Node) -> None:
         if not any(path == d or d in path.parents for d in deps) and not only_docstring(path)
     ]
     assert not missing, f"{node.address} imports files that are not in its deps: {missing}"
+
+
+@pytest.mark.parametrize("node", NODES, ids=ids)
+def test_shared_code_is_listed_by_file(node: dag.Node) -> None:
+    """A file that is added to a folder of `stages` for one paper must not re-run another paper;
+    verdicts and pages, which cost seconds, may."""
+    whole = [d for d in node.deps if d.startswith("stages/") and not d.endswith(".py")]
+    assert not set(whole) - {"stages/claims", "stages/report"}
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_a_paper_tracks_the_packages_that_data_lock_gives_it(paper: str) -> None:
+    own = {f"packages.{name}" for name in datalock.read(ROOT).of(paper=paper)}
+    assert {key for node in NODES if node.paper == paper for key in node.packages} == own
 
 
 def test_the_closure_sees_an_import_inside_a_function(tmp_path: Path) -> None:

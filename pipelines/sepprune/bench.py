@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 Count = Annotated[int, Field(ge=1)]
 LEARNING_RATE, CLIP = 1e-3, 5.0
 """Of the published fine-tuning; neither changes what a step costs."""
+HEAVIEST = 12
+"""Modules of each network in the table of times."""
 
 
 class TrainStep(core.Params):
@@ -100,6 +102,7 @@ def run(params: Params, inputs: Inputs, out: Path, job: Job) -> None:
     warn_if_busy([timing for own in measured for timing in own.timings], job.log)
     counted = counts(params, inputs, measured, job.paper)
     write_results(params, measured, counted, out, job)
+    where_time_goes(params, inputs, [s for s in sources if s.variant == record.DENSE], out)
 
 
 def find(params: Params, teach: Path, prune: Path, log: logging.Logger) -> list[Source]:
@@ -244,8 +247,11 @@ def counts(
     for path in sorted(inputs["prune"].glob("*/*/*/seed*/keep.json")):
         variant, _, backbone, seed = path.parts[-5:-1]
         cell = (backbone, variant, int(seed.removeprefix("seed")))
+        kept = read_json(path)
+        if kept["jaccard_of_two_draws"] is not None:
+            overlap = 100 * kept["jaccard_of_two_draws"]
+            rows.append(record.counted_row(paper, *cell, "mask_overlap", overlap, "%", "none"))
         if cell not in done:
-            kept = read_json(path)
             macs = kept["macs_per_second"] * params.seconds
             rows.append(record.counted_row(paper, *cell, "macs", macs))
             rows.append(record.counted_row(paper, *cell, "parameters", kept["parameters"]))
@@ -276,6 +282,45 @@ def write_results(
     audio = f"{params.seconds:g} s of audio at {params.rate} Hz"
     batch = f"Batch of {params.train_step.batch}, {audio} each"
     show(out, measured, Names(lambda name: NETS.get(name, name), label), audio, batch)
+
+
+def where_time_goes(params: Params, inputs: Inputs, dense: list[Source], out: Path) -> None:
+    """Table of each dense network's heaviest modules: their share of MACs beside that of time.
+
+    Layers are picked by MACs; this shows how far time follows them.
+    """
+    from stages.bench.modules import module_times
+    from stages.core.files import write_text
+    from stages.core.pictures import add_exhibit
+
+    with (inputs["calibrate"] / "structure.csv").open(newline="") as file:
+        counted = list(csv.DictReader(file))
+    lines = ["net,module,MACs %,time %,time ms"]
+    for source in dense:
+        import torch
+
+        from pipelines.sepprune.model import load
+
+        model = load(source.folder, source.weights)
+        example = torch.zeros(1, params.samples)
+        times = module_times(model, example, params.warmup, params.repeats)
+        total = sum(times.values())
+        own = [row for row in counted if row["backbone"] == source.backbone]
+        for row in sorted(own, key=lambda row: -float(row["macs"]))[:HEAVIEST]:
+            time = times.get(row["module"], 0.0)
+            shares = f"{100 * float(row['share']):.1f},{100 * time / total:.1f},{time:.3f}"
+            lines.append(f"{NETS.get(source.backbone, source.backbone)},{row['module']},{shares}")
+    write_text(out / "modules.csv", "\n".join(lines) + "\n")
+    add_exhibit(
+        out,
+        kind="table",
+        name="modules",
+        file="modules.csv",
+        title="Time beside arithmetic, by module",
+        caption=f"The {HEAVIEST} modules of each dense network with the most MACs: their share of "
+        f"all MACs and of the time spent in modules, in torch, {params.seconds:g} s of audio, "
+        f"median of {params.repeats} passes. Layers to prune are picked by MACs alone.",
+    )
 
 
 def _task(source: Source, params: Params) -> dict[str, Any]:

@@ -72,6 +72,16 @@ class Params(core.Params):
     variant: Arm
 
     @model_validator(mode="after")
+    def _taught(self) -> Params:
+        unknown = set(self.variant.backbones) - set(self.dense)
+        if unknown:
+            raise ValueError(
+                f"variant.backbones: teach trains no {', '.join(sorted(unknown))}; "
+                f"allowed: {', '.join(self.dense)}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _reachable(self) -> Params:
         length = self.finetune.train.length(self.finetune.epoch_updates)
         late = max([*self.finetune.at, *self.finetune.totals])

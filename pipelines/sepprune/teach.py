@@ -10,9 +10,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from safetensors.torch import save
 
+from pipelines.sepprune.configs import checked
 from pipelines.sepprune.data import Speech
 from pipelines.sepprune.model import build
 from pipelines.sepprune.names import NETS
@@ -36,6 +37,16 @@ class Params(core.Params):
     epoch_mixtures: int = Field(ge=1)
     backbones: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
     train: dict[str, TrainSpec]
+
+    @model_validator(mode="after")
+    def _known(self) -> Params:
+        checked(self.backbones)
+        if self.train.keys() != self.backbones.keys():
+            raise ValueError(
+                f"train has {', '.join(sorted(self.train))}, "
+                f"backbones has {', '.join(sorted(self.backbones))}: both need the same networks"
+            )
+        return self
 
 
 def run(params: Params, inputs: Inputs, out: Path, job: Job) -> None:

@@ -70,7 +70,7 @@ def _walk(model: nn.Module, example: Tensor) -> dict[str, _Row]:
     rows: dict[str, _Row] = {}
     hooks = []
     seen: set[int] = set()
-    for name, module in _units(model):
+    for name, module in units(model):
         fresh = [p for p in _own(module) if id(p) not in seen]
         seen.update(id(p) for p in fresh)
         row = rows[name] = _Row(_kind(module), sum(p.numel() for p in fresh))
@@ -87,12 +87,12 @@ def _walk(model: nn.Module, example: Tensor) -> dict[str, _Row]:
     return {name: row for name, row in rows.items() if row.parameters or row.uses}
 
 
-def _units(model: nn.Module, name: str = "") -> list[tuple[str, nn.Module]]:
+def units(model: nn.Module, name: str = "") -> list[tuple[str, nn.Module]]:
     """The leaves, attention as a whole, and containers that own parameters of their own."""
     children = [] if _is_whole(model) else list(model.named_children())
     found = [] if children and not list(model.parameters(recurse=False)) else [(name, model)]
     for child, module in children:
-        found += _units(module, f"{name}.{child}" if name else child)
+        found += units(module, f"{name}.{child}" if name else child)
     return found
 
 

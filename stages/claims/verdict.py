@@ -125,6 +125,11 @@ def _cell(claim: Claim, cell: Cell, scores: Scores, profile: str) -> Tested | Le
         return _judge(claim, cell, found, measured)
     except Missing as missing:
         needs = cell.needs or claim.needs
+        if missing.key == "dataset":
+            # Somebody's own data, given in place of the profile's.
+            return LeftOut(
+                cell, Needs(profile=needs.profile if needs else "desk", reason=str(missing))
+            )
         if _should_be_there(needs, profile):
             raise UserError(
                 f"{at}: {missing}; mend the name, or say under 'needs' which profile has it"
@@ -138,7 +143,7 @@ def _cell(claim: Claim, cell: Cell, scores: Scores, profile: str) -> Tested | Le
 
 
 def _should_be_there(needs: Needs | None, profile: str) -> bool:
-    """Whether a profile must have the data; those of `paper` depend on the folders it is given."""
+    """Whether a profile must have an arm; those of `paper` depend on the folders it is given."""
     wanted = needs.profile if needs else "desk"
     if profile not in LADDER or wanted not in LADDER:
         return False

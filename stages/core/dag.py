@@ -12,13 +12,19 @@ from stages.core.params import read_yaml
 
 ENVIRONMENT = "work/environment.json"
 DEVICE = "work/device.json"
+LOCK = "data.lock"
 REPORTED = {"claims": "stages.claims.stage", "page": "stages.report.stage"}
 """Stages that every paper has in the same form, and the modules that hold their code."""
 
 
 @dataclass(frozen=True)
 class Node:
-    """A stage of one paper as its dvc.yaml lists it."""
+    """A stage of one paper as its dvc.yaml lists it.
+
+    Attributes:
+        params: keys of params.yaml.
+        packages: keys of data.lock; so another paper's new package re-runs nothing here.
+    """
 
     paper: str
     stage: str
@@ -27,6 +33,7 @@ class Node:
     deps: tuple[str, ...]
     params: tuple[str, ...]
     outs: tuple[str, ...]
+    packages: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -56,7 +63,7 @@ class Node:
 
     @staticmethod
     def _is_data(dep: str) -> bool:
-        return dep.startswith(("work/", "reports/")) or dep == "data.lock"
+        return dep.startswith(("work/", "reports/"))
 
     def input_folder(self, name: str) -> str | None:
         """The dep that holds the output of stage `name` (or `foundations/<f>/<stage>`)."""
@@ -118,16 +125,15 @@ def node(
         variant,
         seeds,
         deps=filled(entry.get("deps", [])),
-        params=filled(_param_keys(entry.get("params", []))),
+        params=filled(_keys_of("params.yaml", entry.get("params", []))),
         outs=filled(entry.get("outs", [])),
+        packages=filled(_keys_of(LOCK, entry.get("params", []))),
     )
 
 
-def _param_keys(entries: list[Any]) -> list[str]:
-    keys: list[str] = []
-    for entry in entries:
-        keys += next(iter(entry.values())) if isinstance(entry, dict) else [entry]
-    return keys
+def _keys_of(file: str, entries: list[dict[str, list[str]]]) -> list[str]:
+    """The keys of one file that a stage's `params:` lists."""
+    return [key for entry in entries for key in entry.get(file, [])]
 
 
 def nodes(root: Path, paper: str, values: dict[str, Any]) -> list[Node]:

@@ -67,5 +67,16 @@ def remove(path: Path) -> None:
 
 
 def listing(folder: Path) -> list[Path]:
-    """All files below `folder`, sorted by their relative path, compiled Python left out."""
-    return sorted(p for p in folder.rglob("*") if p.is_file() and "__pycache__" not in p.parts)
+    """All files below `folder`, sorted by their relative path.
+
+    Compiled Python is left out, and what a kill can leave of `replacing` and `move_into_place`.
+    """
+    return sorted(p for p in folder.rglob("*") if p.is_file() and not _passing(p, folder))
+
+
+def _passing(path: Path, folder: Path) -> bool:
+    parts = path.relative_to(folder).parts
+    return any(
+        part == "__pycache__" or (part.startswith(".") and part.endswith((".old", ".tmp")))
+        for part in parts
+    )

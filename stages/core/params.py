@@ -85,8 +85,8 @@ def merge(base: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def lookup(values: Any, path: str) -> Any:
-    """The value at a dotted path.
+def lookup(values: Any, path: str, source: str = "params.yaml") -> Any:
+    """The value at a dotted path of the file `source`.
 
     Raises:
         UserError: a part of the path is missing; the message names what is there.
@@ -96,7 +96,7 @@ def lookup(values: Any, path: str) -> Any:
         if not isinstance(values, dict) or part not in values:
             there = ", ".join(map(str, values)) if isinstance(values, dict) else "no mapping"
             where = ".".join(walked) or "the top level"
-            raise UserError(f"params.yaml: '{path}' is missing; {where} has: {there}")
+            raise UserError(f"{source}: '{path}' is missing; {where} has: {there}")
         walked.append(part)
         values = values[part]
     return values

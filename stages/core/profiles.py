@@ -32,6 +32,10 @@ OWN = (
     ".dvc/config.local",
 )
 """What a profile's tree makes itself and keeps."""
+SHARED = ("work/.downloads", "data")
+"""Folders that a profile's tree has from the user's: downloads, and data of the user's own."""
+DEVICE = {"lab": "auto", "paper": "auto"}
+"""Profiles meant for a GPU where there is one."""
 
 
 def overlay_path(root: Path, paper: str, profile: str) -> Path:
@@ -58,7 +62,8 @@ def overlaid(root: Path, profile: str) -> tuple[dict[str, Any], list[str]]:
         for part in reversed(dag.section(paper).split(".")):
             overlay = {part: overlay}
         values = merge(values, overlay)
-    return merge(values, {"common": {"profile": profile}}), there
+    common = {"profile": profile, "device": DEVICE.get(profile, values["common"]["device"])}
+    return merge(values, {"common": common}), there
 
 
 def make_tree(root: Path, profile: str, tree: Path, cache: Path) -> list[str]:
@@ -93,11 +98,11 @@ def make_tree(root: Path, profile: str, tree: Path, cache: Path) -> list[str]:
     write_text(
         tree / ".dvc/config.local", f"[core]\n    no_scm = true\n[cache]\n    dir = {cache}\n"
     )
-    downloads = root / "work/.downloads"
-    downloads.mkdir(parents=True, exist_ok=True)
+    (root / "work/.downloads").mkdir(parents=True, exist_ok=True)
     (tree / "work").mkdir(exist_ok=True)
-    if not (tree / "work/.downloads").is_symlink():
-        (tree / "work/.downloads").symlink_to(downloads)
+    for shared in SHARED:
+        if (root / shared).is_dir() and not (tree / shared).is_symlink():
+            (tree / shared).symlink_to(root / shared)
     (tree / "receipts").mkdir(exist_ok=True)
     (tree / "reports/papers").mkdir(parents=True, exist_ok=True)
     return there

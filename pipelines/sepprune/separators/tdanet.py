@@ -170,7 +170,7 @@ class TopDownBlock(nn.Module):
         for filtered in self.spp_dw[1:]:
             scales.append(filtered(scales[-1]))
         coarsest = scales[-1].shape[-1]
-        summary = sum(F.adaptive_avg_pool1d(scale, coarsest) for scale in scales)
+        summary = sum(average_pool(scale, coarsest) for scale in scales)
         guide = self.globalatt(summary)
         fused = [fuse(scale, guide) for fuse, scale in zip(self.loc_glo_fus, scales, strict=True)]
         steps = len(self.last_layer)
@@ -178,6 +178,19 @@ class TopDownBlock(nn.Module):
         for step in reversed(range(steps)):
             merged = self.last_layer[step](fused[step], merged)
         return self.res_conv(merged) + x
+
+
+def average_pool(x: Tensor, size: int) -> Tensor:
+    """(..., T) -> (..., size): means over the windows of torch's adaptive_avg_pool1d.
+
+    As a product with a matrix, since torch has no deterministic gradient of its own on CUDA.
+    """
+    length = x.shape[-1]
+    place = torch.arange(length, device=x.device)[:, None]
+    window = torch.arange(size, device=x.device)
+    first, end = window * length // size, -(-(window + 1) * length // size)
+    inside = ((place >= first) & (place < end)).to(x)
+    return x @ (inside / inside.sum(0))
 
 
 class Recurrent(SeparationModule):

@@ -128,7 +128,7 @@ def _restore(root: Path, node: dag.Node, entry: dict[str, Any], key: str) -> Non
         stage=node.stage,
         variant=node.variant,
         seeds=node.seeds,
-        params={k: v for file in entry.get("params", {}).values() for k, v in file.items()},
+        params=entry.get("params", {}).get("params.yaml", {}),
         tags=tags,
         inputs=[path for path in node.data if (root / path).exists()],
     )

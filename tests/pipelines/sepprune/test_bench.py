@@ -70,10 +70,12 @@ def prepare(root):
     for variant, seed in (("sepprune", 0), ("l1", 0), ("l1", 1)):
         cut = work / f"prune/{variant}/0-2/sudormrf/seed{seed}"
         cut.mkdir(parents=True, exist_ok=True)
-        write_json(cut / "keep.json", {"parameters": 100 + seed, "macs_per_second": 5000})
+        overlap = 0.25 if variant == "sepprune" else None
+        kept = {"parameters": 100 + seed, "macs_per_second": 5000, "jaccard_of_two_draws": overlap}
+        write_json(cut / "keep.json", kept)
     (work / "calibrate").mkdir()
     (work / "calibrate/structure.csv").write_text(
-        "backbone,module,macs\nsudormrf,encoder,10\nsudormrf,sm.0.conv,30\n"
+        "backbone,module,macs,share\nsudormrf,encoder,10,0.25\nsudormrf,sm.0.proj_1x1.conv,30,0.75\n"
     )
     machine = {"cpu": "Abacus 3000", "cores": 2, "memory_gb": 8, "gpu": [], "os": "Linux x86_64"}
     write_json(root / "work/device.json", machine)
@@ -99,7 +101,18 @@ def test_arms_that_are_not_timed_are_counted_all_the_same(done):
         ("macs", 0, 500.0), ("macs", 1, 500.0), ("parameters", 0, 100.0), ("parameters", 1, 101.0),
     ]  # fmt: skip
     share = table[table["metric"] == "separator_macs_share"]
+    overlap = table[table["metric"] == "mask_overlap"]
+    assert overlap[["variant", "value", "unit"]].to_numpy().tolist() == [["sepprune", 25.0, "%"]]
     assert share[["variant", "value", "unit"]].to_numpy().tolist() == [["dense", 75.0, "%"]]
+
+
+def test_time_stands_beside_arithmetic_for_each_module(done):
+    lines = (done / "modules.csv").read_text().splitlines()
+    assert lines[0] == "net,module,MACs %,time %,time ms"
+    assert [line.split(",")[1:3] for line in lines[1:]] == [
+        ["sm.0.proj_1x1.conv", "75.0"], ["encoder", "25.0"],
+    ]  # fmt: skip
+    assert all(0 < float(line.split(",")[3]) < 100 for line in lines[1:])
 
 
 def test_every_network_and_thread_count_has_a_row(done):
@@ -131,6 +144,7 @@ def test_the_scores_hold_what_the_rows_say(done):
     memory = rows[rows["metric"] == "peak_memory_mb"]
     assert memory["value"].median() == small["peak_memory_mb"] < 150  # no torch in there
     counts = scores[(scores["variant"] == "sepprune") & (scores["item"] == "")]
+    counts = counts[counts["metric"] != "mask_overlap"]
     assert dict(zip(counts["metric"], counts["value"], strict=True)) == pytest.approx(
         {key: small[key] for key in ("macs", "parameters", "size_mb", "train_memory_mb")}
     )
@@ -145,8 +159,8 @@ def test_the_exported_networks_are_there(done):
 
 
 def test_what_is_shown(done):
-    picture, table = read_exhibits(done)
-    assert (picture["kind"], table["kind"]) == ("picture", "table")
+    picture, table, modules = read_exhibits(done)
+    assert [e["kind"] for e in (picture, table, modules)] == ["picture", "table", "table"]
     assert "SuDoRM-RF, SepPrune: " in picture["alt"] and "on 2 threads" in picture["alt"]
     with (done / table["file"]).open() as file:
         dense, small = csv.DictReader(file)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from pipelines.sepprune.model import build, load
 from pipelines.sepprune.separators import layers
 from pipelines.sepprune.separators.frame import Separator
+from pipelines.sepprune.separators.tdanet import average_pool
 from stages.bench.export import agreement, export_onnx
 from stages.calibrate.structure import count
 from stages.prune.groups import parameters_per_channel
@@ -256,6 +257,13 @@ def test_trap_15_as_published_a_lone_mixture_is_not_attended_to() -> None:
     assert torch.equal(attention(x)[..., :5], attention(changed)[..., :5])
     over_time = small("tdanet").sm.unet.globalatt.attn
     assert not torch.allclose(over_time(x)[..., :5], over_time(changed)[..., :5], atol=1e-3)
+
+
+@pytest.mark.parametrize(("length", "size"), [(32, 4), (33, 4), (7, 7), (10, 3), (5, 1)])
+def test_pooling_is_torchs(length: int, size: int) -> None:
+    x = torch.randn(2, 3, length)
+    expected = torch.nn.functional.adaptive_avg_pool1d(x, size)
+    torch.testing.assert_close(average_pool(x, size), expected)
 
 
 def test_unknown_names_and_widths_are_refused() -> None:

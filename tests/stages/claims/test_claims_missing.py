@@ -20,6 +20,13 @@ def test_no_profile_can_test_it():
     assert found["reason"] == "no profile; the method is not described"
 
 
+def test_a_data_set_that_somebody_replaced_by_another_is_not_testable():
+    scores = against(spread(9), spread(8, seed=7))
+    found = one(claim(measure={"dataset": "other"}), scores)
+    assert (found["verdict"], found["needs"]) == ("not testable here", "desk")
+    assert "dataset 'other' is not" in found["reason"] and "there: 'seen'" in found["reason"]
+
+
 @pytest.mark.parametrize(
     "measure, named",
     [
@@ -27,7 +34,6 @@ def test_no_profile_can_test_it():
         ({"variant": "typo"}, r"variant 'typo' .* metric 'score'; there: 'base', 'ours'"),
         ({"baseline": "typo"}, r"variant 'typo'"),
         ({"backbone": "typo"}, r"backbone 'typo' .* there: 'net'"),
-        ({"dataset": "typo"}, r"dataset 'typo' .* there: 'seen'"),
         ({"condition": "typo"}, r"condition 'typo' .* there: 'final'"),
         ({"table": "bench"}, r"the table 'bench' is not among the results; there: 'evaluate'"),
     ],

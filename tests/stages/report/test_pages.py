@@ -132,7 +132,7 @@ def test_everything_of_the_stages_is_shown(site: Path) -> None:
         'href="demo/evaluate/scores.csv"',
         'href="demo/evaluate/structure.csv"',
         "python -m stages evaluate demo",
-        'tags.code = "0c0de',
+        'tags."retort.code" = "0c0de',
         "given one teacher",
         "Profile: lab; the third net is not trained at desk.",
     ):
