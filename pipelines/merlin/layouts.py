@@ -1,0 +1,150 @@
+"""The paper's four data sets, read from a folder in the form in which they are published.
+
+`root` holds one file a set, named as in the published code's folders (case does not matter):
+METR-LA as pandas wrote it to HDF5, PEMS04 as .npz with flow, occupancy and speed, China-AQI and
+Global-Wind as .csv whose first column is a time or numbers the rows. Each set is also read from an
+.npz, .npy or .csv of the same array, (L, N) or (L, N, C); of C channels the first is forecast.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.merlin.datasets import Record
+from stages.core.errors import UserError
+
+ENDINGS = (".h5", ".npz", ".npy", ".csv")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A published set.
+
+    Attributes:
+        stem: its file's name without the ending.
+        unit: of its sensors, which measure all the same.
+        step_minutes: time between rows.
+        start: of the first row, where the file does not say; None: not known.
+        zeros: a zero is a value that was not recorded, as is usual for detectors of traffic.
+    """
+
+    title: str
+    stem: str
+    unit: str
+    step_minutes: int
+    start: datetime | None
+    zeros: bool
+
+
+LAYOUTS = {
+    "metr_la": Layout("METR-LA", "METR-LA", "mph", 5, datetime(2012, 3, 1), True),
+    "pems04": Layout("PEMS04", "PEMS04", "vehicles", 5, datetime(2018, 1, 1), True),
+    "china_aqi": Layout("China AQI", "China-AQI", "AQI", 60, None, False),
+    "global_wind": Layout("Global Wind", "Global-Wind", "m/s", 24 * 60, None, False),
+}
+
+
+def find(folder: Path, layout: Layout) -> Path:
+    """The set's file.
+
+    Raises:
+        UserError: the folder or the file is missing.
+    """
+    if not folder.is_dir():
+        raise UserError(f"'{folder}' is not a folder; it should hold {layout.title}")
+    there = {path.name.lower(): path for path in sorted(folder.iterdir()) if path.is_file()}
+    for ending in ENDINGS:
+        path = there.get((layout.stem + ending).lower())
+        if path is not None:
+            return path
+    wanted = ", ".join(layout.stem + ending for ending in ENDINGS)
+    raise UserError(f"'{folder}' holds none of {wanted}: {layout.title} is not there")
+
+
+def read(path: Path, layout: Layout) -> Record:
+    """Read a published set.
+
+    Args:
+        path: as `find` gives it.
+
+    Raises:
+        UserError: the file is not as expected.
+    """
+    reader = {".h5": _hdf5, ".npz": _npz, ".npy": _npy, ".csv": _csv}[path.suffix.lower()]
+    try:
+        values, names, start = reader(path, layout)
+    except (OSError, KeyError, ValueError) as error:
+        raise UserError(f"{path.name} is not {layout.title} as published: {error}") from None
+    if values.ndim == 3:
+        values = values[..., 0]
+    if values.ndim != 2 or not values.size:
+        raise UserError(f"{path.name} holds an array {values.shape}; expected steps × sensors")
+    values = values.astype(np.float64)
+    gone = ~np.isfinite(values) | ((values == 0) if layout.zeros else False)
+    names = names or [f"{i:04d}" for i in range(values.shape[1])]
+    return Record(
+        np.where(gone, np.nan, values),
+        tuple((name, layout.unit) for name in names),
+        start or layout.start,
+        layout.step_minutes,
+    )
+
+
+Table = tuple[NDArray[Any], list[str], datetime | None]
+
+
+def _hdf5(path: Path, layout: Layout) -> Table:
+    """A table that pandas' `to_hdf` wrote: one group with values, columns and time stamps."""
+    try:
+        import h5py
+    except ImportError:
+        raise UserError(
+            f"{path.name} is HDF5, for which the package h5py is needed: install it "
+            f"(pip install h5py), or save the array as {layout.stem}.npy beside it"
+        ) from None
+    with h5py.File(path) as file:
+        groups = [group for group in file.values() if "block0_values" in group]
+        if len(groups) != 1 or "block1_values" in groups[0]:
+            raise ValueError("expected one table of one type")
+        group = groups[0]
+        names = [n.decode() if isinstance(n, bytes) else str(n) for n in group["block0_items"][:]]
+        stamps = group["axis1"][:].astype("datetime64[ns]")
+        start = _start(stamps, layout)
+        return group["block0_values"][:], names, start
+
+
+def _npz(path: Path, layout: Layout) -> Table:
+    with np.load(path) as file:
+        name = "data" if "data" in file.files else file.files[0]
+        return file[name], [], None
+
+
+def _npy(path: Path, layout: Layout) -> Table:
+    return np.load(path), [], None
+
+
+def _csv(path: Path, layout: Layout) -> Table:
+    """First column: time stamps, or anything else, which then only numbers the rows."""
+    import pandas
+
+    table = pandas.read_csv(path)
+    first = table.iloc[:, 0]
+    start = None
+    if not pandas.api.types.is_numeric_dtype(first):
+        stamps = pandas.to_datetime(first, errors="coerce", format="ISO8601")
+        start = None if stamps.isna().any() else _start(stamps.to_numpy(), layout)
+    return table.iloc[:, 1:].to_numpy(np.float64), [str(name) for name in table.columns[1:]], start
+
+
+def _start(stamps: NDArray[Any], layout: Layout) -> datetime:
+    """The first of the time stamps, which must follow each other without a break."""
+    if (np.diff(stamps) != np.timedelta64(layout.step_minutes, "m")).any():
+        raise ValueError(f"its rows do not follow each other every {layout.step_minutes} min")
+    seconds = stamps[0].astype("datetime64[s]").astype(np.int64)
+    return datetime(1970, 1, 1) + timedelta(seconds=int(seconds))

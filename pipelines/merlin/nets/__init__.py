@@ -1,0 +1,1 @@
+"""The three forecasting networks that Merlin is put on."""

@@ -1,0 +1,1 @@
+"""The networks of SDKD: two teachers in one shell, three students."""

@@ -1,0 +1,1 @@
+"""What papers share that teach a small network by a large one."""

@@ -1,0 +1,79 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from pipelines.merlin import calibrate
+from pipelines.merlin.data import Series
+from stages.core.dag import Node
+from stages.core.errors import UserError
+from stages.core.files import listing
+from stages.core.job import Inputs
+from tests.jobs import for_tests
+from tests.pipelines.merlin.prepared import lay, make, roads
+
+VIEWS = ["mcar-25", "mcar-75"]
+NODE = Node("merlin", "calibrate", None, None, ("work/merlin/prepare",), (), ())
+
+
+def run(project: Path, name: str = "calibrate", views: list[str] = VIEWS) -> Path:
+    out = project / "work/merlin" / name
+    out.mkdir()
+    with for_tests(project, NODE) as job:
+        params = calibrate.Params.model_validate({"views": views})
+        calibrate.run(params, Inputs(project, NODE), out, job)
+    return out
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("project")
+    lay(folder, roads())
+    make(folder)
+    return folder
+
+
+def test_views_are_the_masks_of_the_training_span(project: Path) -> None:
+    out = run(project)
+    assert json.loads((out / "roads/views.json").read_text()) == VIEWS
+    stored = load_file(out / "roads/views.safetensors")
+    series = Series.load(project / "work/merlin/prepare", "roads")
+    assert set(stored) == set(VIEWS)
+    for key, mask in stored.items():
+        assert (mask == series.mask(key)[:240].numpy()).all()
+
+
+def test_counts_of_what_is_left_agree_with_the_windows() -> None:
+    there = np.random.default_rng(0).random((50, 3)) < 0.4
+    brute = np.zeros(7, dtype=int)
+    for start in range(50 - 6 + 1):
+        for sensor in range(3):
+            brute[there[start : start + 6, sensor].sum()] += 1
+    assert calibrate.windows(there, 6).tolist() == brute.tolist()
+
+
+def test_numbers_of_a_view() -> None:
+    mask = np.array([[1, 1, 1, 0]], dtype=bool)
+    told = calibrate.numbers(mask, np.array([1, 0, 3]))
+    assert told["hidden"] == "25.0000%" and told["values left of 2"] == "1.50"
+    assert told["histories with none"] == "25.00%" and told["histories with all"] == "75.00%"
+    assert told["standard deviation"] == "0.87"
+
+
+def test_with_nine_in_ten_hidden_a_quarter_of_the_histories_are_empty() -> None:
+    there = np.random.default_rng(0).random((200_000, 4)) < 0.1
+    counts = calibrate.windows(there, 12)
+    assert counts[0] / counts.sum() == pytest.approx(0.9**12, abs=0.01)
+
+
+def test_unknown_view_is_refused(project: Path) -> None:
+    with pytest.raises(UserError, match="no mask 'mcar-33'"):
+        run(project, "unknown", ["mcar-33"])
+
+
+def test_again_the_same_bytes(project: Path) -> None:
+    one, two = run(project, "one"), run(project, "two")
+    for path in listing(one):
+        assert path.read_bytes() == (two / path.relative_to(one)).read_bytes()
