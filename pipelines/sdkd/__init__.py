@@ -1,0 +1,1 @@
+"""SDKD (arXiv 2507.02939): spectral decoupled knowledge distillation for spatiotemporal forecasting."""
