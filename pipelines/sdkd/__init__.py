@@ -1,1 +1,1 @@
-"""SDKD (arXiv 2507.02939): spectral decoupled knowledge distillation for spatiotemporal forecasting."""
+"""SDKD (arXiv 2507.02939): a small forecaster learns frequency bands from a large one."""

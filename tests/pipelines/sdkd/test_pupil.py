@@ -79,7 +79,8 @@ def lesson(p: Pupil, step: int = 1) -> Tensor:
 @pytest.mark.parametrize("student", STUDENTS)
 @pytest.mark.parametrize("name", ARMS)
 def test_every_arm_teaches_every_student(folder: Path, name: str, student: str) -> None:
-    p = pupil(folder, name, student, bound=0.4)  # at 1 a teacher may count nothing
+    # Below one by so much that no teacher may count nothing.
+    p = pupil(folder, name, student, bound=0.4 if name == "agree_three" else 0.6)
     loss = lesson(p)
     assert loss.ndim == 0 and loss.item() > 0
     loss.backward()
