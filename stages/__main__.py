@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from stages.core.door import guarded, run_stage
+from stages.core import warm
 
 TOOLS = {
     "fingerprint": "write the digest of environment and device (a stage of the root dvc.yaml)",
@@ -22,6 +22,11 @@ TOOLS = {
 
 
 def main(argv: list[str]) -> int:
+    if argv and argv[0] not in TOOLS and (code := warm.ask(argv)) is not None:
+        return code
+    # Only now: a stage that runs in a fork of the warm process needs none of it here.
+    from stages.core.door import guarded, run_stage
+
     if argv and argv[0] in TOOLS:
         from stages.core import tools
 

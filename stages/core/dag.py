@@ -107,7 +107,13 @@ def node(
     stages = pipeline(root, paper)
     if stage not in stages:
         raise UserError(f"unknown stage '{stage}' of {paper}; allowed: {', '.join(stages)}")
-    entry = stages[stage]
+    return _expanded(paper, stage, stages[stage], variant, seeds)
+
+
+def _expanded(
+    paper: str, stage: str, entry: dict[str, Any], variant: str | None, seeds: str | None
+) -> Node:
+    """One cell of a stage's matrix."""
     has = set(entry.get("matrix", {}))
     for key, value in (("variant", variant), ("seeds", seeds)):
         if (value is None) == (key in has):
@@ -148,7 +154,7 @@ def nodes(root: Path, paper: str, values: dict[str, Any]) -> list[Node]:
             path = re.fullmatch(r"\$\{(.+)\}", source) if isinstance(source, str) else None
             axes[axis] = list(lookup(values, path[1]) if path else source)
         for variant in axes["variant"]:
-            found += [node(root, paper, stage, variant, seeds) for seeds in axes["seeds"]]
+            found += [_expanded(paper, stage, entry, variant, seeds) for seeds in axes["seeds"]]
     return found
 
 

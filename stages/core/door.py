@@ -21,7 +21,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from stages.core import dag, digests, environment, receipts, resume
+from stages.core import dag, digests, environment, receipts, resume, warm
 from stages.core.errors import UserError
 from stages.core.files import listing, move_into_place, read_json, remove, write_json
 from stages.core.job import Inputs, Job
@@ -176,7 +176,10 @@ def _run_stage(root: Path, paper: str, stage: str, variant: str | None, seeds: s
             "seconds": round(time.monotonic() - started, 2),
             "start_seconds": round(ready - started, 2),
             "output_mb": round(_size(root, node) / 2**20, 2),
-            "cpu_seconds": round(sum(u.ru_utime + u.ru_stime for u in usage), 2),
+            "cpu_seconds": round(
+                sum(u.ru_utime + u.ru_stime for u in usage) + float(os.environ.get(warm.START, 0)),
+                2,
+            ),
             "peak_memory_mb": round(max(u.ru_maxrss for u in usage) / 1024, 1),
         }
         receipts.write(root, node, receipt)

@@ -37,8 +37,11 @@ class Common(Params):
     device: Literal["auto", "cpu", "cuda"]
 
 
-class _Loader(yaml.SafeLoader):
-    """Refuses a key that stands twice: YAML would silently take the later one."""
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """Refuses a key that stands twice: YAML would silently take the later one.
+
+    libyaml's parser, where PyYAML has it, is ten times as fast.
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()

@@ -16,7 +16,7 @@ from typing import Any
 
 from rich.console import Console
 
-from stages.core import child, dag, environment, receipts
+from stages.core import child, dag, environment, receipts, warm
 from stages.core.errors import UserError
 from stages.core.heal import heal
 from stages.core.params import read_yaml
@@ -124,12 +124,13 @@ def _announce(root: Path, plan: list[dag.Node], console: Console) -> None:
 
 def _dvc(root: Path, arguments: list[str]) -> tuple[int, list[dict[str, str]]]:
     """Run DVC; give its exit code and the failures that stages reported."""
-    with tempfile.TemporaryDirectory() as folder:
+    threads = read_yaml(root / "params.yaml")["common"]["threads"]
+    with tempfile.TemporaryDirectory() as folder, warm.kept(root, threads) as extra:
         book = Path(folder) / "failures.jsonl"
         code = child.run(
             [sys.executable, "-m", "dvc", *arguments],
             root,
-            {**os.environ, "RETORT_FAILURES": str(book), "DVC_NO_ANALYTICS": "1"},
+            {**os.environ, **extra, "RETORT_FAILURES": str(book), "DVC_NO_ANALYTICS": "1"},
         )
         lines = book.read_text().splitlines() if book.is_file() else []
     return code, [json.loads(line) for line in lines]

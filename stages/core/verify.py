@@ -1,7 +1,12 @@
-"""`make verify`: the same profile twice from nothing; hashes and verdicts must agree."""
+"""`make verify`: the same profile twice from nothing; hashes and verdicts must agree.
+
+The first run forks its stages from a warm process, as `make repro` does; the second starts each
+anew.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -9,7 +14,7 @@ from typing import Any
 
 from rich.console import Console
 
-from stages.core import child, dag, digests
+from stages.core import child, dag, digests, warm
 from stages.core.files import read_json, remove
 from stages.core.params import read_yaml
 from stages.core.profiles import make_tree
@@ -53,11 +58,13 @@ def verify(root: Path, profile: str, papers: list[str]) -> int:
         chosen = papers or there
         targets = [f"pipelines/{paper}/dvc.yaml" for paper in chosen]
         console.print(f"run {side} of {profile} in {tree.relative_to(root)}")
-        code = child.run(
-            [sys.executable, "-m", "dvc", "repro", "--keep-going", *targets],
-            tree,
-            {**os.environ, "PYTHONHASHSEED": seed},
-        )
+        threads = read_yaml(tree / "params.yaml")["common"]["threads"]
+        env = {**os.environ, "PYTHONHASHSEED": seed}
+        with contextlib.ExitStack() as stack:
+            if side == "a":
+                env |= stack.enter_context(warm.kept(tree, threads, env))
+            words = [sys.executable, "-m", "dvc", "repro", "--keep-going", *targets]
+            code = child.run(words, tree, env)
         if code:
             return code
         sides.append((tree, chosen))
