@@ -13,7 +13,7 @@ from stages.core.files import read_json, write_json
 
 NUMERIC_PACKAGES = (
     "matplotlib", "numpy", "onnx", "onnxruntime", "onnxscript", "pandas", "pyarrow", "safetensors",
-    "scikit-learn", "scipy", "soundfile", "torch", "torch-pruning",
+    "scikit-learn", "scipy", "soundfile", "torch", "torch-pruning", "torchmetrics",
 )  # fmt: skip
 
 
