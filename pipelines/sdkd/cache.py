@@ -23,8 +23,8 @@ class Memory:
 
     Attributes:
         maps: "output" (N, T', C, H, W), "latent", "high" or "low" (N, K, h, w); those asked for.
-        energy: mean squares over the training windows: `output_low`, `output_high`, `latent`,
-            `latent_low`, `latent_high`, and `high` and `low` of the branches.
+        energy: variances over the training windows and points: `output_low`, `output_high`,
+            `latent`, `latent_low`, `latent_high`, and `high` and `low` of the branches.
     """
 
     maps: dict[str, Tensor]
@@ -37,11 +37,9 @@ class Cache:
 
     Attributes:
         cutoff: largest wavenumber of the low band, in waves per width.
-        targets: mean squares of the true targets' bands, "low" and "high".
     """
 
     cutoff: float
-    targets: dict[str, float]
     teachers: dict[str, Memory]
 
 
@@ -69,4 +67,4 @@ def read(folder: Path, teachers: Sequence[str], keys: Sequence[str], device: tor
                 )
             maps = {key: file.get_tensor(key).to(device) for key in keys}
         found[name] = Memory(maps, bands["energy"][name])
-    return Cache(bands["cutoff"], bands["targets"], found)
+    return Cache(bands["cutoff"], found)

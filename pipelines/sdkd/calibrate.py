@@ -71,7 +71,7 @@ def run(params: Params, inputs: Inputs, out: Path, job: Job) -> None:
             answers = ask(net.to(job.device), x, params.batch)
             write_bytes(out / f"{name}.safetensors", save(answers))
             told[name] = described(answers, cutoff)
-            shown[name] = spectrum(answers["latent"])
+            shown[name] = spectrum(_centred(answers["latent"]))
             bar.advance(note=name)
     low, high = energies(y, cutoff)
     bands: dict[str, Any] = {
@@ -98,11 +98,20 @@ def ask(net: SimVP, x: Tensor, batch: int) -> dict[str, Tensor]:
 
 
 def described(answers: dict[str, Tensor], cutoff: float) -> dict[str, float]:
-    """Mean squares of what a teacher answers; see `cache.Memory.energy`."""
+    """Variances of what a teacher answers; see `cache.Memory.energy`."""
     found: dict[str, float] = {}
     for key in ("output", "latent"):
-        low, high = energies(answers[key], cutoff)
+        low, high = energies(_centred(answers[key]), cutoff)
         found |= {f"{key}_low": low, f"{key}_high": high, key: low + high}
     for key in sorted({"high", "low"} & set(answers)):
-        found[key] = float(answers[key].double().square().mean())
+        found[key] = float(_centred(answers[key]).double().square().mean())
     return found
+
+
+def _centred(maps: Tensor) -> Tensor:
+    """Maps (N, ..., H, W) less each channel's mean over windows and points.
+
+    A student's adapter has a bias, which learns this constant at once. In the latent map of a
+    network that was never trained it is half of all energy.
+    """
+    return maps - maps.mean((0, -2, -1), keepdim=True)

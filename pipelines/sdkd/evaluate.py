@@ -17,7 +17,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from pipelines.sdkd import examples, pictures, summary
+from pipelines.sdkd import examples, pictures, searches, summary
 from pipelines.sdkd.data import Fields
 from pipelines.sdkd.examples import Arm, Examples
 from pipelines.sdkd.model import load
@@ -111,6 +111,7 @@ def run(params: Params, inputs: Inputs, out: Path, job: Job) -> None:
     order = list(dict.fromkeys([*params.variants, *(arm.variant for arm in arms)]))
     pictures.save_all(out, table, curves, spectra, order, params.bands, cutoff)
     examples.write(params.examples, arms, fields, out)
+    searches.show(out, inputs["tune"])
 
 
 def _check(params: Params, fields: Fields) -> None:

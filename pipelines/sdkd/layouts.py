@@ -108,13 +108,17 @@ def _taxibj(root: Path, given: Published, counts: Counts) -> Found:
         path = root if root.suffix == ".npz" else root / "dataset.npz"
         whole = {s: _joined(read(path, f"X_{s}"), read(path, f"Y_{s}")) for s in ("train", "test")}
         distance = whole["train"].shape[1] - 1  # windows that share a frame with the next
-        first = len(whole["train"]) - counts["valid"]
+        # The test windows follow on the training file's last.
+        last = max(0, len(whole["train"]) - distance)
+        first = max(0, last - counts["valid"])
         fields = {
             "train": whole["train"][: max(0, first - distance)],
-            "valid": whole["train"][max(0, first) :],
+            "valid": whole["train"][first:last],
             "test": whole["test"],
         }
+        title = "TaxiBJ"
     else:
+        title = "TaxiBJ+"
         for split, part in zip(SPLITS, ("train", "val", "test"), strict=True):
             x, y = (read(root / f"{part}_{kind}_data_reshaped.npy") for kind in ("input", "output"))
             fields[split] = _joined(x, y)
@@ -125,7 +129,7 @@ def _taxibj(root: Path, given: Published, counts: Counts) -> Found:
                 "'sdkd.prepare.trajectories' in params.yaml"
             )
         fields[split] = there[: counts[split]]
-    return Found("TaxiBJ+", "trips as stored", fields)
+    return Found(title, "trips as stored", fields)
 
 
 def _joined(x: Array, y: Array) -> Array:

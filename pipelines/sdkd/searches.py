@@ -27,6 +27,7 @@ def show(out: Path, tune: Path) -> None:
             {
                 "student": net(row["student"]),
                 "arm": label(path.parent.name),
+                "rate": row["rate"],
                 "lambda": row["lambda"],
                 "alpha": row["alpha"],
                 "validation MSE": f"{float(row['valid_mse']):.4f}",
@@ -42,5 +43,7 @@ def show(out: Path, tune: Path) -> None:
         title="How strongly each arm distils",
         caption="Every arm had the same number of tries, from a seed that the study does not use; "
         "the lowest validation error against the truth was taken (the first line of each arm). "
-        "Without distillation there is nothing to choose. MSE in training variances.",
+        "Rate is in units of the learning rate that all arms share; without distillation there is "
+        "nothing else to try, and its first line says whether that rate is its best. MSE in "
+        "training variances.",
     )

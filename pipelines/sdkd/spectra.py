@@ -44,7 +44,8 @@ def show(out: Path, spectra: Mapping[str, Tensor], bands: Mapping[str, Any]) -> 
         "spectra",
         draw,
         title="Spectra of the latent maps and of the targets",
-        caption="Share of the energy at each whole wavenumber, over the training windows. The low "
+        caption="Share of the energy at each whole wavenumber, over the training windows; latent "
+        "maps without each channel's mean. The low "
         f"band ends at {cutoff:g} waves per width.",
         alt="Share of energy above the cutoff: "
         + "; ".join(f"{_label(name)} {share:.1%}" for name, share in _high(bands).items())

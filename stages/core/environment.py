@@ -12,8 +12,8 @@ from pathlib import Path
 from stages.core.files import read_json, write_json
 
 NUMERIC_PACKAGES = (
-    "matplotlib", "numpy", "onnx", "onnxruntime", "onnxscript", "pandas", "pyarrow", "safetensors",
-    "scikit-learn", "scipy", "soundfile", "torch", "torch-pruning", "torchmetrics",
+    "diffusers", "matplotlib", "numpy", "onnx", "onnxruntime", "onnxscript", "pandas", "pyarrow",
+    "safetensors", "scikit-learn", "scipy", "soundfile", "torch", "torch-pruning", "torchmetrics",
 )  # fmt: skip
 
 

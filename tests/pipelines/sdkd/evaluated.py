@@ -12,7 +12,7 @@ from pipelines.sdkd.model import build
 from stages.core import environment
 from stages.core import params as core
 from stages.core.dag import Node
-from stages.core.files import write_json
+from stages.core.files import write_json, write_text
 from stages.core.job import Inputs
 from tests.jobs import for_tests
 
@@ -33,6 +33,7 @@ VARIANTS = {
 }
 COUNTS = {"train": 4, "valid": 2, "test": 5}
 CUTOFF = 3.0
+SEARCH = "student,rate,lambda,alpha,valid_mse,best_step,steps\nunet,1,0.1,1,0.5,3,3\n"
 VALUES = {
     "evaluate": {
         "batch_size": 2,
@@ -83,6 +84,7 @@ def made(root: Path) -> Path:
     (work / "calibrate").mkdir()
     write_json(work / "calibrate/bands.json", {"cutoff": CUTOFF})
     for i, (variant, arm) in enumerate(VARIANTS.items()):
+        write_text(work / "tune" / variant / "search.csv", SEARCH)
         for student in arm["students"]:
             for seed in (0, 1):
                 place = work / "distill" / variant / "0-1" / student / f"seed{seed}"
@@ -97,7 +99,9 @@ def parameters(**changes) -> evaluate.Params:
 
 def run(root: Path, out: Path, params: evaluate.Params | None = None) -> Path:
     """Run the stage; give `out`."""
-    inputs = tuple(f"work/sdkd/{name}" for name in ("prepare", "teach", "calibrate", "distill"))
+    inputs = tuple(
+        f"work/sdkd/{name}" for name in ("prepare", "teach", "calibrate", "tune", "distill")
+    )
     node = Node("sdkd", "evaluate", None, None, inputs, (), ("work/sdkd/evaluate",))
     out.mkdir()
     environment.make_deterministic(1)

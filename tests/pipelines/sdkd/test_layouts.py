@@ -107,18 +107,19 @@ def test_taxibj_plus(tmp_path):
         find(tmp_path, given("taxibj"), COUNTS | {"valid": 2})
 
 
-def test_taxibj_validates_on_windows_that_share_no_frame_with_training(tmp_path):
+def test_taxibj_splits_share_no_frame(tmp_path):
     """Its windows overlap: the next one begins a frame later."""
     frames = numbered(30, 2, 4, 4)
     windows = np.stack([frames[i : i + 6] for i in range(25)])
     parts = {"X_train": windows[:20, :3], "Y_train": windows[:20, 3:]}
     parts |= {"X_test": windows[20:, :3], "Y_test": windows[20:, 3:]}
     np.savez(tmp_path / "dataset.npz", **parts)
-    found = find(tmp_path, given("taxibj"), {"train": 12, "valid": 3, "test": 5})
-    np.testing.assert_array_equal(found.fields["valid"], windows[17:20])
-    assert not set(found.fields["train"].ravel()) & set(found.fields["valid"].ravel())
-    with pytest.raises(UserError, match="has 12 windows for train, fewer than the 13"):
-        find(tmp_path, given("taxibj"), {"train": 13, "valid": 3, "test": 5})
+    found = find(tmp_path, given("taxibj"), {"train": 7, "valid": 3, "test": 5})
+    np.testing.assert_array_equal(found.fields["valid"], windows[12:15])
+    seen = [set(found.fields[split].ravel()) for split in ("train", "valid", "test")]
+    assert not seen[0] & seen[1] and not seen[1] & seen[2] and not seen[0] & seen[2]
+    with pytest.raises(UserError, match="has 7 windows for train, fewer than the 8"):
+        find(tmp_path, given("taxibj"), {"train": 8, "valid": 3, "test": 5})
 
 
 def test_taxibj_of_unequal_halves_is_refused(tmp_path):

@@ -66,7 +66,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Job]
 def tuned(place: tuple[Path, Job], arm: str, out: Path, **changes: Any) -> Path:
     root, job = place
     values = {
-        "seed": 9, "steps": 3, "grid": {"one": [0.1, 1.0], "two": [[0.1, 1.0], [1.0, 0.3]]},
+        "seed": 9, "steps": 3,
+        "grid": {"rates": [1.0, 0.5], "one": [0.1, 1.0], "two": [[0.1, 1.0], [1.0, 0.3]]},
         "students": STUDENTS, "train": dict.fromkeys(STUDENTS, SPEC), **LEARNING,
         "variant": ALL_ARMS[arm], **changes,
     }  # fmt: skip
@@ -163,7 +164,8 @@ def test_trap_2_energies_are_those_of_the_training_windows(place: tuple[Path, Jo
     for name in (*TEACHERS, "alternet-random"):
         kept, energy = load_file(root / f"calibrate/{name}.safetensors"), bands["energy"][name]
         for key, values in kept.items():
-            assert energy[key] == pytest.approx(float(values.double().square().mean()))
+            apart = values.double() - values.double().mean((0, -2, -1), keepdim=True)
+            assert energy[key] == pytest.approx(float(apart.square().mean()))
         assert energy["latent_low"] + energy["latent_high"] == pytest.approx(energy["latent"])
     assert (root / "calibrate/pictures/spectra.svg").is_file()
 
@@ -182,8 +184,8 @@ def test_every_arm_has_the_same_number_of_tries(results: dict[str, Path]) -> Non
     root = results["none"].parents[2]
     for arm in ALL_ARMS:
         found = rows(root / "tune" / arm / "search.csv")
-        tries = 1 if arm == "none" else 2
-        assert [r["student"] for r in found] == [s for s in STUDENTS for _ in range(tries)], arm
+        assert [r["student"] for r in found] == [s for s in STUDENTS for _ in range(2)], arm
+        assert {r["rate"] for r in found} == ({"1", "0.5"} if arm == "none" else {"1"})
         assert {r["steps"] for r in found} == {"3"}
         chosen = read_json(root / "tune" / arm / "chosen.json")
         assert Arm.model_validate(chosen["arm"]) == Arm.model_validate(ALL_ARMS[arm])
@@ -200,8 +202,13 @@ def test_every_arm_has_the_same_number_of_tries(results: dict[str, Path]) -> Non
 
 
 def test_a_grid_that_favours_some_arms_is_refused() -> None:
-    with pytest.raises(ValidationError, match="every arm gets the same number"):
-        tune.Grid.model_validate({"one": [0.1, 1.0], "two": [[1.0, 1.0]]})
+    grid = {"rates": [1.0, 2.0], "one": [0.1, 1.0], "two": [[1.0, 1.0], [0.1, 1.0]]}
+    assert tune.Grid.model_validate(grid)
+    for change in ({"two": [[1.0, 1.0]]}, {"rates": [1.0]}):
+        with pytest.raises(ValidationError, match="every arm gets the same number"):
+            tune.Grid.model_validate(grid | change)
+    with pytest.raises(ValidationError, match="range as far"):
+        tune.Grid.model_validate(grid | {"two": [[1.0, 1.0], [0.2, 1.0]]})
 
 
 def test_trap_3_a_lesson_does_not_choose_the_student(

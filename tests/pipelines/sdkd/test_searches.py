@@ -8,13 +8,14 @@ from pathlib import Path
 from pipelines.sdkd import searches
 from stages.core.pictures import read_exhibits
 
-HEAD = "student,lambda,alpha,valid_mse,best_step,steps\n"
+HEAD = "student,rate,lambda,alpha,valid_mse,best_step,steps\n"
 
 
 def test_the_best_try_of_each_arm_stands_first(tmp_path: Path) -> None:
     for arm, text in {
-        "sdkd": "unet,0.1,1,0.5,3,3\nunet,1,1,0.25,3,3\nmixer,0.1,1,0.3,3,3\nmixer,1,1,0.4,3,3\n",
-        "none": "unet,0,0,0.6,3,3\nmixer,0,0,0.7,3,3\n",
+        "sdkd": "unet,1,0.1,1,0.5,3,3\nunet,1,1,1,0.25,3,3\n"
+        "mixer,1,0.1,1,0.3,3,3\nmixer,1,1,1,0.4,3,3\n",
+        "none": "unet,1,0,0,0.6,3,3\nmixer,1,0,0,0.7,3,3\n",
     }.items():
         (tmp_path / "tune" / arm).mkdir(parents=True)
         (tmp_path / "tune" / arm / "search.csv").write_text(HEAD + text)
