@@ -22,13 +22,7 @@ pytestmark = pytest.mark.slow
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two papers, of which the first by name lacks its data."""
     made = project.make(tmp_path_factory.mktemp("repro") / "p")
-    broken = made / "pipelines/broken"
-    shutil.copytree(made / "pipelines/demo", broken)
-    text = (broken / "dvc.yaml").read_text().replace("demo", "broken")
-    (broken / "dvc.yaml").write_text(text)
-    for path in broken.glob("*.py"):
-        path.write_text(path.read_text().replace("pipelines.demo", "pipelines.broken"))
-    prepare = broken / "prepare.py"
+    prepare = another(made, "broken") / "prepare.py"
     prepare.write_text(
         prepare.read_text().replace(
             "    write_json",
@@ -36,10 +30,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
         + "\nfrom stages.core.errors import UserError\n"
     )
-    values = yaml.safe_load((made / "params.yaml").read_text())
-    values["broken"] = values["demo"]
-    (made / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
     return made
+
+
+def another(made: Path, name: str) -> Path:
+    """Give the project a second paper, a copy of its first; gives the paper's folder."""
+    paper = made / "pipelines" / name
+    shutil.copytree(made / "pipelines/demo", paper)
+    (paper / "dvc.yaml").write_text((paper / "dvc.yaml").read_text().replace("demo", name))
+    for path in paper.glob("*.py"):
+        path.write_text(path.read_text().replace("pipelines.demo", f"pipelines.{name}"))
+    values = yaml.safe_load((made / "params.yaml").read_text())
+    values[name] = values["demo"]
+    (made / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+    return paper
 
 
 def repro(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -93,13 +97,15 @@ def test_an_unknown_paper_is_a_clear_error(folder: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_reaches_the_stage_and_leaves_no_orphan(tmp_path: Path, number: int) -> None:
     made = project.make(tmp_path / "p")
+    another(made, "later")
     process = subprocess.Popen(
         [sys.executable, "-m", "stages", "repro"], cwd=made, env=project.ENV,
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
-    state = made / "work/.resume/demo/teach"
-    while not any(state.glob("*/net/state.pt")):
+    while not (states := list((made / "work/.resume").glob("*/teach/*/net/state.pt"))):
         time.sleep(0.01)
+    first = states[0].relative_to(made / "work/.resume").parts[0]
+    second = {"demo": "later", "later": "demo"}[first]
     below = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(number)
     _, errors = process.communicate(timeout=30)
@@ -107,8 +113,9 @@ def test_an_interrupt_reaches_the_stage_and_leaves_no_orphan(tmp_path: Path, num
     assert "continues from the last checkpoint" in errors
     _, alive = psutil.wait_procs(below, timeout=5)
     assert not alive
-    assert not (made / "work/demo/teach").exists()
-    assert repro(made).returncode == 0
+    assert not (made / "work" / first / "teach").exists()
+    assert not (made / "work" / second).exists(), "DVC must not go on to the next paper"
+    assert repro(made, "--paper", first).returncode == 0
 
 
 def test_data_that_cannot_be_fetched_is_said_and_stops_nothing(folder: Path) -> None:

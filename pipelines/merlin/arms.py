@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from pipelines.merlin.configs import Backbone
 from pipelines.merlin.impute import Kind
 from stages.core.params import Params
 
@@ -44,7 +45,7 @@ class Arm(Params):
         weights: take the place of the section's.
     """
 
-    backbones: Annotated[list[Name], Field(min_length=1)]
+    backbones: Annotated[list[Backbone], Field(min_length=1)]
     datasets: Annotated[list[Name], Field(min_length=1)]
     hidden: bool = False
     result: bool = False
@@ -69,4 +70,8 @@ class Arm(Params):
                              "per_rate say how to train")  # fmt: skip
         if self.init != "fresh" and self.input == "mask":
             raise ValueError("the teacher takes no mask: input: mask needs init: fresh")
+        if self.hidden and self.input == "mask" and "tsmixer" in self.backbones:
+            raise ValueError("with input: mask the hidden representation of tsmixer is twice as "
+                             "wide as its teacher's: hidden cannot compare them; take tsmixer or "
+                             "one of the two out")  # fmt: skip
         return self

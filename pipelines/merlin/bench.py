@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from pipelines.merlin.names import NETS, label
-from pipelines.merlin.steps import FORWARD, step_rows, summary, training_step
+from pipelines.merlin.steps import FORWARD, show_steps, step_rows, summary, training_step
 from stages.bench import latency, record, training
-from stages.bench.exhibits import Names, show
+from stages.bench.exhibits import Names, finding, latency_against_macs
 from stages.bench.machine import device, warn_if_busy
 from stages.core import params as core
 from stages.core.errors import UserError
 from stages.core.files import read_json, write_json
 from stages.core.params import Borrowed
+from stages.core.pictures import save
 from stages.core.results import write_metrics, write_scores
 
 if TYPE_CHECKING:
@@ -229,9 +230,19 @@ def write_results(
         [*rows, *step_rows(job.paper, params.train_step.plain, measured, forwards)],
     )
     write_metrics(out / "metrics.json", summary(params.train_step.plain, measured, forwards))
-    window = f"A window of {history} steps of {sensors} sensors ({params.dataset})"
-    batch = f"Batch of {params.train_step.batch} windows, every one under all views"
-    show(out, measured, Names(lambda name: NETS.get(name, name), label), window, batch)
+    names = Names(lambda name: NETS.get(name, name), label)
+    runtime, rounds = measured[0].timings[0].runtime, params.rounds
+    save(
+        out,
+        "latency",
+        latency_against_macs(measured, names),
+        title="Latency against arithmetic",
+        caption=f"A window of {history} steps of {sensors} sensors ({params.dataset}) on "
+        f"{runtime}. Bars: quartiles over {rounds} rounds with fresh processes. Teacher and "
+        "students are one architecture, so all are to lie together.",
+        alt=finding(measured, names),
+    )
+    show_steps(out, params.train_step.plain, measured, forwards, params.train_step.batch)
 
 
 def _task(source: Source, params: Params) -> dict[str, Any]:

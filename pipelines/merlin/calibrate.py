@@ -36,7 +36,8 @@ class Params(core.Params):
 
 
 def run(params: Params, inputs: Inputs, out: Path, job: Job) -> None:
-    """Store the views of every data set, with what they leave of its training windows.
+    """Store the views of every data set, over the spans of training and validation, and count
+    what they leave of its training windows.
 
     Raises:
         UserError: prepare drew no such mask.
@@ -44,20 +45,19 @@ def run(params: Params, inputs: Inputs, out: Path, job: Job) -> None:
     rows, left = [], {}
     for name in datasets(inputs["prepare"]):
         series = Series.load(inputs["prepare"], name)
-        first, last = series.bounds["train"]
-        masks = {key: series.mask(key)[first:last].numpy() for key in params.views}
         folder = out / name
         write_json(folder / VIEWS, params.views)
-        stored = {key: mask.astype(np.uint8, order="C") for key, mask in masks.items()}
+        seen = {key: series.mask(key)[slice(*series.taught)].numpy() for key in params.views}
+        stored = {key: mask.astype(np.uint8, order="C") for key, mask in seen.items()}
         write_bytes(folder / VIEW_MASKS, serialise(stored))
+        first, last = series.bounds["train"]
+        masks = {key: mask[: last - first] for key, mask in seen.items()}
         recorded = series.observed[first:last].numpy()
         counts = {key: windows(mask & recorded, series.history) for key, mask in masks.items()}
-        stated = [
+        rows += [
             {"data set": series.manifest["title"], "view": key, **numbers(masks[key], count)}
             for key, count in counts.items()
         ]
-        write_csv(folder / "views.csv", stated)
-        rows += stated
         left[series.manifest["title"]] = counts
         job.log.info("%s: %d views", name, len(masks))
     write_csv(out / "views.csv", rows)

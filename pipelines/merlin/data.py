@@ -96,6 +96,7 @@ class Series:
         with safe_open(folder / MASKS, "pt") as file:
             self.keys: list[str] = sorted(file.keys())
         self._masks: dict[str, Tensor] = {}
+        self._views: dict[str, Tensor] = {}
         self._starts: dict[str, Starts] = {}
         self._order: tuple[tuple[int, int], Starts] | None = None
 
@@ -151,6 +152,8 @@ class Series:
         """
         if key == COMPLETE:
             return torch.ones(len(starts), self.history, self.sensors, dtype=torch.bool)
+        if key in self._views:
+            return self._views[key][_steps(starts - self.taught[0], 0, self.history)]
         return self.mask(key)[_steps(starts, 0, self.history)]
 
     def mask(self, key: str) -> Tensor:
@@ -161,6 +164,28 @@ class Series:
             with safe_open(self.folder / MASKS, "pt") as file:
                 self._masks[key] = file.get_tensor(key).bool()
         return self._masks[key]
+
+    @property
+    def taught(self) -> tuple[int, int]:
+        """First step of training and the step after the last of validation: all that a training
+        may see."""
+        return self.bounds["train"][0], self.bounds["valid"][1]
+
+    def see(self, folder: Path) -> list[str]:
+        """Take the views that `calibrate` stored: `kept` gives them from now on.
+
+        They cover the training and the validation span alone; a window after them is an IndexError.
+
+        Args:
+            folder: of the stage.
+
+        Returns:
+            Their names, in the order of params.yaml.
+        """
+        place = folder / self.name
+        self._views = {key: mask.bool() for key, mask in load_file(place / VIEW_MASKS).items()}
+        names: list[str] = read_json(place / VIEWS)
+        return names
 
     def raw(self, values: Tensor) -> Tensor:
         """Normalised values (..., N) in the sensors' own units, float64."""

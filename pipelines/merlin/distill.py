@@ -15,17 +15,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from safetensors.torch import save
 from torch import Tensor
 
 from pipelines.merlin.arms import Arm, Weights
-from pipelines.merlin.data import VIEWS, Series
+from pipelines.merlin.data import Series
 from pipelines.merlin.impute import means
 from pipelines.merlin.model import Forecaster, build, load, without_head
 from pipelines.merlin.training import Lesson
 from stages.core import params as core
-from stages.core.files import read_json, write_bytes, write_json, write_text
+from stages.core.errors import UserError
+from stages.core.files import write_bytes, write_json, write_text
 from stages.core.seeding import seed_all
 from stages.teach.loop import TrainSpec, curve_csv, fit
 
@@ -54,12 +55,24 @@ class Params(core.Params):
     train: dict[str, TrainSpec]
     variant: Arm
 
+    @model_validator(mode="after")
+    def _trained(self) -> Params:
+        lacking = sorted(set(self.variant.backbones) - self.train.keys())
+        if lacking:
+            raise ValueError(f"train does not say how to train {', '.join(lacking)}")
+        return self
+
 
 def run(params: Params, inputs: Inputs, out: Path, job: Job) -> None:
-    """Train the arm on each of its data sets and backbones, once per seed."""
+    """Train the arm on each of its data sets and backbones, once per seed.
+
+    Raises:
+        UserError: there is no teacher for one of them.
+    """
+    _all_taught(params.variant, inputs["teach"])
     for dataset in params.variant.datasets:
         series = Series.load(inputs["prepare"], dataset)
-        views = read_json(inputs["calibrate"] / dataset / VIEWS)
+        views = series.see(inputs["calibrate"])
         for backbone in params.variant.backbones:
             teacher = load(inputs["teach"] / dataset / backbone).to(job.device)
             teacher.requires_grad_(False)
@@ -71,6 +84,19 @@ def run(params: Params, inputs: Inputs, out: Path, job: Job) -> None:
                 # A kill can leave a half-written hidden file behind.
                 halves = shutil.ignore_patterns(".*")
                 shutil.copytree(unit, out / dataset / backbone / f"seed{seed}", ignore=halves)
+
+
+def _all_taught(arm: Arm, teach: Path) -> None:
+    """Refuse an arm that asks for a teacher that is not there, before anything is trained."""
+    there = sorted(path.parent.relative_to(teach) for path in teach.glob("*/*/config.json"))
+    wanted = [Path(dataset) / backbone for dataset in arm.datasets for backbone in arm.backbones]
+    lacking = [path.as_posix() for path in wanted if path not in there]
+    if lacking:
+        taught = ", ".join(path.as_posix() for path in there) or "nothing"
+        raise UserError(
+            f"params.yaml, merlin.distill.variants: no teacher of {', '.join(lacking)}; teach "
+            f"trained {taught}. Change the arm's datasets or backbones, or add them to teach's."
+        )
 
 
 def student(params: Params, teacher: Forecaster, dataset: str, seed: int) -> Forecaster:

@@ -2,8 +2,9 @@
 
 `root` holds one file a set, named as in the published code's folders (case does not matter):
 METR-LA as pandas wrote it to HDF5, PEMS04 as .npz with flow, occupancy and speed, China-AQI and
-Global-Wind as .csv whose first column is a time or numbers the rows. Each set is also read from an
-.npz, .npy or .csv of the same array, (L, N) or (L, N, C); of C channels the first is forecast.
+Global-Wind as .csv with a header, whose first column is a time or numbers the rows. Each set is
+also read from such a .csv, or from an .npz or .npy of the same array, (L, N) or (L, N, C); of C
+channels the first is forecast.
 """
 
 from __future__ import annotations
@@ -130,16 +131,38 @@ def _npy(path: Path, layout: Layout) -> Table:
 
 
 def _csv(path: Path, layout: Layout) -> Table:
-    """First column: time stamps, or anything else, which then only numbers the rows."""
+    """First row: names. First column: time stamps, words, or numbers that count the rows.
+
+    A table of plain numbers is refused: its first row would be taken for names, its first column
+    for a count, and both would be lost.
+    """
+    import csv
+
     import pandas
 
+    plain = f"save an array without names as {layout.stem}.npy"
+    with path.open(encoding="utf-8", newline="") as file:
+        head = next(csv.reader(file), [])
+    if head and all(_is_number(cell) for cell in head):
+        raise ValueError(f"its first row is numbers alone, where names are expected; {plain}")
     table = pandas.read_csv(path)
     first = table.iloc[:, 0]
     start = None
-    if not pandas.api.types.is_numeric_dtype(first):
+    if pandas.api.types.is_numeric_dtype(first):
+        if not (first.diff().iloc[1:] == 1).all():
+            raise ValueError(f"its first column neither holds times nor counts the rows; {plain}")
+    else:
         stamps = pandas.to_datetime(first, errors="coerce", format="ISO8601")
         start = None if stamps.isna().any() else _start(stamps.to_numpy(), layout)
     return table.iloc[:, 1:].to_numpy(np.float64), [str(name) for name in table.columns[1:]], start
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
 
 
 def _start(stamps: NDArray[Any], layout: Layout) -> datetime:

@@ -81,10 +81,13 @@ def save_all(
                 similarity(like, variants, seen),
                 title=f"{head}: how alike hidden and complete windows are represented",
                 caption="Cosine of a sensor's hidden representation under a mask with that of the "
-                "same window complete, mean over test windows and sensors. Ticks on the axis: the "
-                "rates of training. A network that maps all windows to one point has 1 throughout.",
+                "same window complete (lines) and with those of other windows complete (dotted), "
+                "mean over test windows and sensors. What tells is the distance of the two: a "
+                "network that maps all windows to one point has 1 throughout. Ticks on the axis: "
+                "the rates of training.",
                 alt=". ".join(
-                    f"{label(v)}: {x['similarity']:.2f} with {x['hidden']:.0f} % hidden"
+                    f"{label(v)}: {x['similarity']:.2f} with {x['hidden']:.0f} % hidden, "
+                    f"{x['similarity_other']:.2f} with other windows"
                     for v, x in ends.items()
                 )
                 + ".",
@@ -130,13 +133,15 @@ def rates(
 def similarity(
     curves: Mapping[str, DataFrame], variants: Sequence[str], seen: Sequence[float]
 ) -> Draw:
-    """Likeness of representations over missing rate, a line an arm."""
+    """Likeness of representations over missing rate, a line an arm; dotted to other windows."""
 
     def draw(theme: Theme) -> Figure:
         figure, axes = theme.axes(6.8, 4.2, xlabel="% of the points hidden", ylabel="cosine")
         for variant, curve in curves.items():
             style = theme.style(variants.index(variant))
             axes.plot(curve["hidden"], curve["similarity"], label=label(variant), **style)
+            plain = {"color": style["color"], "linestyle": ":", "linewidth": 1.2}
+            axes.plot(curve["hidden"], curve["similarity_other"], **plain)
         _mark(axes, seen, theme)
         figure.legend(loc="outside lower center", ncols=2)
         return figure

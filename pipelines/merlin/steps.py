@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from pipelines.merlin.names import NETS, label
 from stages.bench import record
 from stages.bench.training import StepCost
 from stages.core.files import read_json
+from stages.core.pictures import add_exhibit
+from stages.prepare.tables import write_csv
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,6 +27,8 @@ PLAIN = {
 }  # fmt: skip
 """Weights of a teacher's loss: the forecast's error alone."""
 FORWARD, RATIO = "teacher_forward_ms", "step_over_plain_and_teacher"
+OVER_PLAIN, OVER_BOTH = "against the plain step", "against plain step and forward pass"
+OVER_MEMORY = "memory against the plain step"
 
 
 def training_step(
@@ -55,7 +61,7 @@ def training_step(
         return look
     told = read_json(Path(folder) / "training.json")
     parts = told.get("arm", {})
-    arm = Arm.model_validate({"backbones": ["any"], "datasets": ["any"], **parts})
+    arm = Arm.model_validate({"backbones": ["stid"], "datasets": ["any"], **parts})
     weights = Weights.model_validate(told.get("weights", PLAIN))
     model = build({**trained.config, "code": told.get("code", 0)}).train()
     model.load_state_dict(trained.state_dict(), strict=False)
@@ -110,23 +116,30 @@ def step_rows(
         plain: the arm without a teacher.
         forwards: by backbone, one forward pass of the teacher without gradients.
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
     for own in measured:
-        net, forward = own.network, forwards[own.network.backbone].milliseconds
-        base = _plain(plain, measured, net)
+        net, forward = own.network, forwards[own.network.backbone]
         if net.variant == record.DENSE:
-            values, metric, unit = list(forward), FORWARD, "ms"
-        elif base is None or net.variant == plain:
-            continue
+            metric, unit, values = FORWARD, "ms", list(forward.milliseconds)
         else:
-            times = zip(own.step.milliseconds, base.step.milliseconds, forward, strict=True)
-            values, metric, unit = [mine / (other + f) for mine, other, f in times], RATIO, "×"
+            metric, unit, values = RATIO, "×", ratios(own, _plain(plain, measured, net), forward)
         cell = (net.backbone, net.variant, net.seed)
         rows += [
             {**record.counted_row(paper, *cell, metric, value, unit), "item": f"{turn:03d}"}
             for turn, value in enumerate(values)
         ]
     return rows
+
+
+def ratios(own: record.Measured, base: record.Measured | None, forward: StepCost) -> list[float]:
+    """A step's time over that of the plain arm's and a teacher's forward pass, turn by turn.
+
+    Empty where the plain arm is not measured, and for itself.
+    """
+    if base is None or base is own:
+        return []
+    times = (own.step.milliseconds, base.step.milliseconds, forward.milliseconds)
+    return [mine / (other + more) for mine, other, more in zip(*times, strict=True)]
 
 
 def summary(
@@ -138,12 +151,66 @@ def summary(
         net = own.network
         entry = found[net.backbone][net.name.removeprefix(f"{net.backbone}-")]
         entry["train_step_ms"] = round(own.step.median, 3)
-        base, forward = _plain(plain, measured, net), forwards[net.backbone].median
+        forward = forwards[net.backbone]
         if net.variant == record.DENSE:
-            entry[FORWARD] = round(forward, 3)
-        elif base is not None and net.variant != plain:
-            entry[RATIO] = round(own.step.median / (base.step.median + forward), 4)
+            entry[FORWARD] = round(forward.median, 3)
+        elif turns := ratios(own, _plain(plain, measured, net), forward):
+            entry[RATIO] = round(median(turns), 4)
     return found
+
+
+def show_steps(
+    out: Path,
+    plain: str,
+    measured: Sequence[record.Measured],
+    forwards: Mapping[str, StepCost],
+    batch: int,
+) -> None:
+    """Add the table of steps to the exhibits: every arm beside the plain one.
+
+    The teacher's own step has one view of a window where the others have four and more, and is
+    held against nothing.
+    """
+    rows: list[dict[str, str]] = []
+    for own in measured:
+        net, forward = own.network, forwards[own.network.backbone]
+        base = _plain(plain, measured, net)
+        turns = ratios(own, base, forward)
+        row = _row(net.backbone, label(net.variant), str(net.seed), own.step)
+        if net.variant == record.DENSE:
+            look = _row(net.backbone, "teacher, forward pass only", str(net.seed), forward)
+            rows += [row | {"step": "teacher (one view)"}, look]
+            continue
+        if base is not None:
+            over = own.step.median / base.step.median
+            row[OVER_PLAIN] = f"{over:.3g}"
+            row[OVER_MEMORY] = f"{own.step.allocated_mb / base.step.allocated_mb:.3g}"
+        row[OVER_BOTH] = f"{median(turns):.3g}" if turns else ""
+        rows.append(row)
+    write_csv(out / "steps.csv", rows)
+    add_exhibit(
+        out,
+        kind="table",
+        name="steps",
+        file="steps.csv",
+        title="What the method adds to a training step",
+        caption=f"Processor time of a step on a batch of {batch} windows, each under all views of "
+        f"the arm, the steps of all arms taking turns; medians. Plain: {label(plain)}. Memory: "
+        "peak of torch's allocator, with weights, gradients, optimiser state and activations.",
+    )
+
+
+def _row(backbone: str, step: str, seed: str, cost: StepCost) -> dict[str, str]:
+    return {
+        "net": NETS.get(backbone, backbone),
+        "step": step,
+        "seed": seed,
+        "ms": f"{cost.median:.4g}",
+        OVER_PLAIN: "",
+        OVER_BOTH: "",
+        "memory, MB": f"{cost.allocated_mb:.4g}",
+        OVER_MEMORY: "",
+    }
 
 
 def _plain(

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pipelines.merlin.data import COMPLETE
 from pipelines.merlin.masks import rate_of
 from pipelines.merlin.names import NETS, label
+from stages.core.files import read_json
 from stages.core.pictures import add_exhibit
 from stages.core.stats import Interval, interval
 from stages.prepare.tables import write_csv
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 METHOD, CONTROL, DENSE, PERSISTENCE = "merlin", "mixed_l1", "dense", "persistence"
 """Merlin; the same views and steps without a teacher; the teacher; the last value goes on."""
 HEADLINE = "mae"
+SAME, OTHER, GAP = "similarity", "similarity_other", "similarity_gap"
+"""Likeness of a hidden window's representation to its own complete one, to others', and the first
+less the second."""
 Place = tuple[str, str]
 Blocks = Mapping[Place, Mapping[tuple[str, str], NDArray[np.float64]]]
 Curves = Mapping[Place, Mapping[str, "DataFrame"]]
@@ -68,13 +72,17 @@ def blocks(table: DataFrame) -> dict[Place, dict[tuple[str, str], NDArray[np.flo
 def curves(table: DataFrame, scores: Blocks) -> dict[Place, dict[str, DataFrame]]:
     """MAE over the missing rate, by (data set, backbone) and there by variant.
 
-    Columns: hidden (percent of points), mae, low, high (95 % interval); and `similarity` of the
-    representation to that of the complete window, where it is known (1 for that window itself).
+    Columns: hidden (percent of points), mae, low, high (95 % interval); and, where they are known,
+    `similarity` of the representation to that of the complete window (1 for that window itself) and
+    `similarity_other` to those of other complete windows.
     """
     from pandas import DataFrame
 
     keys = ["dataset", "backbone", "variant", "condition"]
-    alike = table[table["metric"] == "similarity"].groupby(keys)["value"].mean().to_dict()
+    alike, others = (
+        table[table["metric"] == metric].groupby(keys)["value"].mean().to_dict()
+        for metric in (SAME, OTHER)
+    )
     made: dict[Place, dict[str, DataFrame]] = {}
     for place, own in scores.items():
         rows: dict[str, list[dict[str, float]]] = {}
@@ -82,8 +90,10 @@ def curves(table: DataFrame, scores: Blocks) -> dict[Place, dict[str, DataFrame]
         for percent, variant, condition in sorted(known):
             x = interval(own[variant, condition], None, "mean", "value")
             row = {"hidden": percent, "mae": x.value, "low": x.low, "high": x.high}
-            if any((*place, variant, c) in alike for _, _, c in known):
-                row["similarity"] = float(alike.get((*place, variant, condition), 1.0))
+            cell = (*place, variant, condition)
+            if cell in others:
+                row[SAME] = float(alike.get(cell, 1.0))
+                row[OTHER] = float(others[cell])
             rows.setdefault(variant, []).append(row)
         made[place] = {variant: DataFrame(found) for variant, found in rows.items()}
     return made
@@ -119,6 +129,52 @@ def write_tables(
             title=f"{sets[dataset].title}, {NETS.get(backbone, backbone)}: MAE",
             caption=f"Mean over seeds and test blocks, in {sets[dataset].unit}.",
         )
+
+
+def write_likeness(
+    out: Path, nets: Sequence[tuple[str, str, str, Path]], sets: Mapping[str, Set]
+) -> None:
+    """A table of how alike training left the views of a window, beside those of other windows.
+
+    Args:
+        nets: variant, data set, backbone and folder of each; those whose training kept no such
+            record (teachers, arms with several models) are left out.
+    """
+    found: dict[tuple[str, str, str], list[Mapping[str, float]]] = {}
+    for variant, dataset, backbone, folder in nets:
+        models = read_json(folder / "training.json").get("models", {})
+        for about in models.values():
+            if about.get("likeness"):
+                found.setdefault((dataset, backbone, variant), []).append(about["likeness"])
+    if not found:
+        return
+    names = {"hidden": "representation", "code": "code"}
+    rows = [
+        {
+            "data set": sets[dataset].title,
+            "net": NETS.get(backbone, backbone),
+            "arm": label(variant),
+            **{
+                f"{said}, {which}": f"{np.mean([x[f'{name}_{which}'] for x in seeds]):.3f}"
+                if f"{name}_{which}" in seeds[0]
+                else ""
+                for name, said in names.items()
+                for which in ("same", "other")
+            },
+        }
+        for (dataset, backbone, variant), seeds in found.items()
+    ]
+    write_csv(out / "likeness.csv", rows)
+    add_exhibit(
+        out,
+        kind="table",
+        name="likeness",
+        file="likeness.csv",
+        title="How alike training left the views of a window",
+        caption="Mean cosines on validation windows over pairs of the rates of training, of the "
+        "same window and of different ones: of whole hidden representations, and of the codes that "
+        "the contrast compares. Mean over seeds.",
+    )
 
 
 def metrics(table: DataFrame) -> dict[str, Any]:

@@ -11,11 +11,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from pipelines.merlin.arms import Name
+from pipelines.merlin.configs import checked
 from pipelines.merlin.data import COMPLETE, Series
 from pipelines.merlin.losses import masked_mae
 from pipelines.merlin.model import build
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from stages.core.job import Inputs, Job
 
 
+CURVES = "curves"
+
+
 class Params(core.Params):
     """`backbones`: each network's own numbers, by name; `train`: how each is trained;
     `valid_windows`: how many validation windows count, evenly spread."""
@@ -40,6 +44,16 @@ class Params(core.Params):
     backbones: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
     train: dict[str, TrainSpec]
     valid_windows: int = Field(ge=1)
+
+    @model_validator(mode="after")
+    def _known(self) -> Params:
+        checked(self.backbones)
+        if self.train.keys() != self.backbones.keys():
+            raise ValueError(
+                f"train has {', '.join(sorted(self.train))}, "
+                f"backbones has {', '.join(sorted(self.backbones))}: both need the same networks"
+            )
+        return self
 
 
 def run(params: Params, inputs: Inputs, out: Path, job: Job) -> None:
@@ -56,7 +70,8 @@ def run(params: Params, inputs: Inputs, out: Path, job: Job) -> None:
             best = min(row["valid_loss"] for row in result.curve)
             about = {"steps": result.steps, "best_step": result.best_step, "valid_loss": best}
             write_json(folder / "training.json", about)
-            write_text(folder / "curve.csv", curve_csv(result.curve))
+            # All in one folder, which dvc.yaml can plot whatever the sets are called.
+            write_text(out / CURVES / f"{dataset}-{backbone}.csv", curve_csv(result.curve))
             learnt[f"{NETS.get(backbone, backbone)}, {dataset}"] = result.curve
     curves.show(
         out,

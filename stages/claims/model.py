@@ -259,4 +259,7 @@ def _explain(path: Path, data: Any, loc: tuple[int | str, ...], message: str) ->
 
 def is_timing(metric: str) -> bool:
     """Whether the metric is a time or a memory figure, which no two runs give alike."""
-    return metric == "rtf" or metric.endswith(("_ms", "_memory_mb"))
+    timed = metric.endswith(("_ms", "_memory_mb")) or metric.startswith(
+        ("step_", "teacher_forward")
+    )
+    return metric == "rtf" or timed

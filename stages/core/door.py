@@ -21,7 +21,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from stages.core import dag, digests, environment, receipts, resume, warm
+from stages.core import child, dag, digests, environment, receipts, resume, warm
 from stages.core.errors import UserError
 from stages.core.files import listing, move_into_place, read_json, remove, write_json
 from stages.core.job import Inputs, Job
@@ -70,6 +70,8 @@ def command(node: dag.Node) -> str:
 
 def run_stage(paper: str, stage: str, variant: str | None, seeds: str | None) -> None:
     """Run one stage; where `make repro` listens, tell it why a stage failed."""
+    if (stop := os.environ.get(child.STOP)) and Path(stop).exists():
+        raise KeyboardInterrupt
     try:
         _run_stage(find_root(), paper, stage, variant, seeds)
     except (UserError, StageFailed) as error:

@@ -56,16 +56,21 @@ CONFIG = {
 }  # fmt: skip
 
 
-def net(folder: Path, seed: int, kind: str = "zeros", names: tuple[str, ...] = ("all",)) -> None:
+def net(
+    folder: Path, seed: int, kind: str = "zeros", names: tuple[str, ...] = ("all",),
+    code: bool | None = None,
+) -> None:  # fmt: skip
     """Leave what `distill` (or `teach`) would: untrained weights, and the record of a training."""
     folder.mkdir(parents=True)
     config = {**CONFIG, "mask": kind == "mask"}
-    models = {}
+    models, told = {}, names == ("all",) and code is not None
     for place, name in enumerate(names):
         torch.manual_seed(10 * seed + place)
         file = "model.safetensors" if name == "all" else f"model-{name}.safetensors"
         save_file({k: v.contiguous() for k, v in build(config).state_dict().items()}, folder / file)
-        models[name] = {"file": file}
+        like = {"hidden_same": 0.8 + seed / 10, "hidden_other": 0.2 + seed / 10}
+        like |= {"code_same": 0.7 + seed / 10, "code_other": seed / 10} if code else {}
+        models[name] = {"file": file, "likeness": like if told else {}}
     write_json(folder / "config.json", config)
     write_json(folder / "training.json", {"arm": {"input": kind}, "models": models})
 
@@ -82,7 +87,7 @@ def made(root: Path) -> Path:
         for seed in (0, 1):
             names = tuple(VIEWS) if arm.get("per_rate") else ("all",)
             place = work / "distill" / variant / "0-1/roads/stid" / f"seed{seed}"
-            net(place, seed, arm.get("input", "zeros"), names)
+            net(place, seed, arm.get("input", "zeros"), names, arm.get("contrast", False))
     return root
 
 

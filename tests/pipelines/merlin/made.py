@@ -66,3 +66,5 @@ def series(prepare: Path, calibrate: Path, name: str = "waves") -> None:
     }  # fmt: skip
     write_json(prepare / name / "manifest.json", manifest)
     write_json(calibrate / name / "views.json", VIEWS)
+    views = {key: mask[:320].contiguous() for key, mask in masks.items()}
+    save_file(views, calibrate / name / "views.safetensors")

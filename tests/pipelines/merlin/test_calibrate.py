@@ -3,7 +3,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+import torch
+from safetensors.numpy import load_file, save_file
 
 from pipelines.merlin import calibrate
 from pipelines.merlin.data import Series
@@ -12,7 +13,7 @@ from stages.core.errors import UserError
 from stages.core.files import listing
 from stages.core.job import Inputs
 from tests.jobs import for_tests
-from tests.pipelines.merlin.prepared import lay, make, roads
+from tests.pipelines.merlin.prepared import dataset, lay, make, roads
 
 VIEWS = ["mcar-25", "mcar-75"]
 NODE = Node("merlin", "calibrate", None, None, ("work/merlin/prepare",), (), ())
@@ -35,14 +36,44 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_views_are_the_masks_of_the_training_span(project: Path) -> None:
+def test_views_are_the_masks_of_training_and_validation(project: Path) -> None:
     out = run(project)
     assert json.loads((out / "roads/views.json").read_text()) == VIEWS
     stored = load_file(out / "roads/views.safetensors")
     series = Series.load(project / "work/merlin/prepare", "roads")
     assert set(stored) == set(VIEWS)
     for key, mask in stored.items():
-        assert (mask == series.mask(key)[:240].numpy()).all()
+        assert (mask == series.mask(key)[:320].numpy()).all()
+
+
+def test_what_training_reads_is_what_was_stored_and_what_was_drawn(tmp_path: Path) -> None:
+    """Distillation takes its masks from here; they are those of `prepare`, window by window."""
+    lay(tmp_path, roads())
+    make(tmp_path, datasets={"few": dataset(train_steps=60)})
+    out, prepare = run(tmp_path), tmp_path / "work/merlin/prepare"
+    drawn, seen = Series.load(prepare, "few"), Series.load(prepare, "few")
+    assert seen.see(out) == VIEWS and seen.taught == (180, 320)
+    for split in ("train", "valid"):
+        starts = drawn.starts(split)
+        for key in VIEWS:
+            assert torch.equal(seen.kept(key, starts), drawn.kept(key, starts))
+    with pytest.raises(IndexError):
+        seen.kept("mcar-25", drawn.starts("test"))
+    # Another mask in calibrate's folder is what is then seen.
+    stored = load_file(out / "few/views.safetensors")
+    save_file({key: 1 - mask for key, mask in stored.items()}, out / "few/views.safetensors")
+    seen.see(out)
+    starts = drawn.starts("valid")
+    assert torch.equal(seen.kept("mcar-75", starts), ~drawn.kept("mcar-75", starts))
+
+
+def test_a_table_of_views_and_no_file_besides(project: Path) -> None:
+    out = run(project, "listed")
+    names = {path.relative_to(out).as_posix() for path in listing(out)}
+    assert {n for n in names if n.startswith("roads/")} == {
+        "roads/views.json", "roads/views.safetensors",
+    }  # fmt: skip
+    assert len((out / "views.csv").read_text().splitlines()) == 1 + len(VIEWS)
 
 
 def test_counts_of_what_is_left_agree_with_the_windows() -> None:

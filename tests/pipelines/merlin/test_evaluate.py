@@ -24,6 +24,7 @@ from tests.pipelines.merlin.evaluated import (
     part,
     run,
 )
+from tests.pipelines.merlin.prepared import lay, make, roads
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +90,11 @@ def test_blocks_are_consecutive_windows(finished):
 
 def test_steps_ahead_stand_for_headline_arms_alone(table):
     rows = table[table["condition"].str.contains("h=")]
-    assert set(rows["variant"]) == {"merlin"} and set(rows["metric"]) == {"mae"}
+    assert set(rows["variant"]) == {"merlin"} and set(rows["metric"]) == {"mae", "rmse", "mape"}
+    assert set(rows[rows["metric"] == "mape"]["unit"]) == {"%"}
+    whole = part(table, variant="merlin", seed=0, item="block-01", condition="mcar-75")
+    steps = part(rows, seed=0, item="block-01", condition="mcar-75|h=1")
+    assert len(steps) == 3 and len(whole) == 6
     assert set(rows["condition"]) == {f"{m}|h={h}" for m in ("complete", *MASKS) for h in (1, 4)}
 
 
@@ -109,15 +114,6 @@ def test_one_model_a_rate_answers_for_its_rate(finished, table):
         assert rows["value"].mean() == pytest.approx(float(gap), rel=0.02)
 
 
-def test_representations_of_one_net_are_compared_and_of_several_not(table):
-    alike = part(table, metric="similarity")
-    assert set(alike["variant"]) == {*VARIANTS, "dense"} - {"per_rate"}
-    assert set(alike["condition"]) == set(MASKS)
-    assert (alike["value"] <= 1 + 1e-6).all() and (alike["value"] > -1).all()
-    means = part(alike, variant="merlin").groupby("condition")["value"].mean()
-    assert means["mcar-25"] > means["mcar-90"]
-
-
 def test_persistence_repeats_what_was_last_seen(finished, table):
     root, _ = finished
     series = Series.load(root / "work/merlin/prepare", "roads")
@@ -125,7 +121,7 @@ def test_persistence_repeats_what_was_last_seen(finished, table):
     kept = torch.ones_like(window.observed)
     kept[0, -1, 0] = False
     kept[0, :, 2] = False
-    y, _ = evaluate.persistence(window, kept, "mcar-25")
+    y, _ = evaluate.persistence(series)(window, kept, "mcar-25")
     assert (y[0, :, 0] == window.x[0, -2, 0]).all() and (y[0, :, 2] == 0).all()
     assert (y[0, :, 1] == window.x[0, -1, 1]).all()
     rows = part(table, variant="persistence", metric="mae")
@@ -133,25 +129,38 @@ def test_persistence_repeats_what_was_last_seen(finished, table):
     assert means["complete"] < means["mcar-90"]
 
 
+def test_where_nothing_is_left_persistence_has_the_mean_and_not_the_minimum(tmp_path):
+    """With `minmax` a 0 is the least value of the series."""
+    lay(tmp_path, roads())
+    make(tmp_path, scale="minmax")
+    series = Series.load(tmp_path / "work/merlin/prepare", "roads")
+    window = series.window(np.array([330]))
+    y, _ = evaluate.persistence(series)(window, torch.zeros_like(window.observed), "mcar-90")
+    means = [sensor["mean"] for sensor in series.manifest["sensors"]]
+    assert series.raw(y)[0, -1].tolist() == pytest.approx(means, rel=1e-5)
+
+
 def test_files_curves_and_pictures(finished):
     _, out = finished
     names = {path.relative_to(out).as_posix() for path in listing(out)}
     assert {"scores.parquet", "metrics.json", "errors-roads-stid.csv"} <= names
     curve = (out / "curves/rates-roads-stid-merlin.csv").read_text().splitlines()
-    assert curve[0] == "hidden,mae,low,high,similarity"
+    assert curve[0] == "hidden,mae,low,high,similarity,similarity_other"
     assert [line.split(",")[0] for line in curve[1:]] == ["0", "25", "50", "60", "75", "90"]
-    assert curve[1].split(",")[-1] == "1"
+    assert curve[1].split(",")[-2] == "1" and float(curve[1].split(",")[-1]) < 1
     plain = (out / "curves/rates-roads-stid-per_rate.csv").read_text().splitlines()
     assert plain[0] == "hidden,mae,low,high"
     listed = json.loads((out / "exhibits.json").read_text())
     assert {entry["name"] for entry in listed} == {
         "errors-roads-stid", "rates-roads-stid", "versus-roads-stid", "similarity-roads-stid",
-        "forecast",
+        "likeness", "forecast",
     }  # fmt: skip
     alt = next(entry["alt"] for entry in listed if entry["name"] == "forecast")
     assert "mcar-75" in alt and "teacher" in alt and "mph" in alt
     metrics = json.loads((out / "metrics.json").read_text())
-    assert set(metrics["roads"]["stid"]["merlin"]) == {"mae", "rmse", "mape", "similarity"}
+    assert set(metrics["roads"]["stid"]["merlin"]) == {
+        "mae", "rmse", "mape", "similarity", "similarity_other", "similarity_gap",
+    }  # fmt: skip
 
 
 def test_a_table_shows_the_mean_of_the_scores(finished, table):

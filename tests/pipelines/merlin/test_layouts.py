@@ -81,6 +81,27 @@ def test_csv_with_a_break_in_time_is_refused(tmp_path: Path) -> None:
         read(tmp_path, "global_wind")
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("60,61,55.5\n61,62,56.5\n", r"first row is numbers alone.*Global-Wind\.npy"),
+        ("a,b\n60,61\n61.5,62\n", r"first column neither holds times nor counts the rows"),
+    ],
+)
+def test_plain_numbers_that_would_lose_a_row_or_a_column_are_refused(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    (tmp_path / "Global-Wind.csv").write_text(text)
+    with pytest.raises(UserError, match=message):
+        read(tmp_path, "global_wind")
+
+
+def test_sensors_that_are_called_by_numbers_are_names(tmp_path: Path) -> None:
+    (tmp_path / "Global-Wind.csv").write_text(",0,1\n0,1.5,0\n1,2.5,3\n")
+    record = read(tmp_path, "global_wind")
+    assert record.values.shape == (2, 2) and record.sensors[1] == ("1", "m/s")
+
+
 @pytest.mark.parametrize("name", list(LAYOUTS))
 def test_every_set_is_read_from_a_plain_array(tmp_path: Path, name: str) -> None:
     np.save(tmp_path / f"{LAYOUTS[name].stem}.npy", DATA[..., None])

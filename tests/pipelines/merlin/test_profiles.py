@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from pipelines.merlin.distill import Params
+from stages.claims.model import Claim, Measure, load
 from stages.core import dag
 from stages.core.params import build, merge
 from stages.core.profiles import overlaid
@@ -107,3 +108,59 @@ def test_arms_differ_in_what_their_names_say_and_are_equal_otherwise(profile: st
         if without:
             expected = full.model_copy(update={part: False, "backbones": [], "datasets": []})
             assert without.variant.model_copy(update={"backbones": [], "datasets": []}) == expected
+
+
+def scored(profile: str) -> tuple[set[tuple[str, str, str]], set[str], set[str]]:
+    """What a profile scores: (arm, data set, backbone), conditions, and arms that it benches."""
+    section = overlaid(ROOT, profile)[0]["merlin"]
+    arms = section["distill"]["variants"]
+    nets = {(v, d, b) for v, a in arms.items() for d in a["datasets"] for b in a["backbones"]}
+    nets |= {(v, d, b) for _, d, b in set(nets) for v in ("dense", "persistence")}
+    conditions = {"complete", *section["evaluate"]["masks"]}
+    return nets, conditions, {"dense", *section["bench"]["variants"]}
+
+
+def has(profile: str, quantity: Measure) -> bool:
+    nets, conditions, benched = scored(profile)
+    arms = {quantity.variant, quantity.baseline} - {None}
+    if quantity.table == "bench":
+        return arms <= benched
+    cells = {(arm, quantity.dataset, quantity.backbone) for arm in arms}
+    return cells <= nets and quantity.condition in conditions
+
+
+CLAIMS = load(ROOT / "pipelines/merlin/claims.yaml").claims
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.id)
+def test_every_claim_is_tested_where_it_says(claim: Claim) -> None:
+    """Each cell can be tested in the profile that it needs and in those above on the same data, and
+    in none below."""
+    ladder = ("desk", "lab")
+    for cell in claim.places():
+        need = cell.needs or claim.needs
+        first, quantity = need.profile if need else "desk", claim.at(cell)
+        if first == "paper":
+            assert has("paper", quantity), cell
+            assert not any(has(profile, quantity) for profile in ladder), cell
+        else:
+            found = [has(profile, quantity) for profile in ladder]
+            assert found == [p in ladder[ladder.index(first) :] for p in ladder], cell
+
+
+def test_the_published_data_test_every_claim_but_that_on_little_data() -> None:
+    untested = {
+        claim.id
+        for claim in CLAIMS
+        if not any(has("paper", claim.at(cell)) for cell in claim.places())
+    }
+    assert untested == {"with-little-data"}
+
+
+@pytest.mark.parametrize("profile", ["smoke", "desk", "lab"])
+def test_teachers_and_students_make_as_many_updates(profile: str) -> None:
+    section = overlaid(ROOT, profile)[0]["merlin"]
+    for backbone, spec in section["distill"]["train"].items():
+        teacher = section["teach"]["train"][backbone]
+        assert spec["steps"] == teacher["steps"] is not None
+        assert spec["batch"] * 2 == teacher["batch"]

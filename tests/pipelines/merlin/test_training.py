@@ -177,6 +177,31 @@ def test_the_clean_arm_sees_the_complete_history_too(series: Series) -> None:
         assert lesson(series, arm(clean=True)).validate(spy) == lesson(series, arm()).validate(spy)
 
 
+def test_masks_are_drawn_once_for_all_epochs(series: Series) -> None:
+    """Trap: masks drawn anew in each epoch would be an augmentation, and another method. What the
+    net is fed of a window in its second epoch is what it was fed in the first, to the last bit."""
+
+    class Spy(Forecaster):
+        seen: Tensor
+
+        def forward(self, x: Tensor, tod: Tensor, dow: Tensor) -> Any:
+            self.seen = x.detach()
+            return super().forward(x, tod, dow)
+
+    spy, of = Spy(made.config("stid")).eval(), lesson(series, arm(), teacher=None)
+    steps, fed = series.epoch_steps(of.batch), dict[int, Tensor]()
+    again = 0
+    for step in range(1, 2 * steps + 1):
+        starts = series.batch(of.seed, step, of.batch)
+        of.loss(spy, step)
+        for start, views in zip(starts.tolist(), spy.seen.unflatten(0, (4, -1)).unbind(1),
+                                strict=True):  # fmt: skip
+            again += start in fed
+            assert torch.equal(fed.setdefault(start, views), views)
+    assert again > 0.9 * steps * of.batch
+    assert len({views.ne(0).sum().item() for views in fed.values()}) > 10
+
+
 def test_arms_of_a_seed_see_the_same_windows_masks_and_dropout(series: Series) -> None:
     """The forecast's part of the loss is the same whatever else an arm adds."""
     found = []
