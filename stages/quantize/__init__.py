@@ -1,0 +1,1 @@
+"""Quantization: grids, layers, transforms, reconstruction, packed integers."""

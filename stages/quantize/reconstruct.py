@@ -1,0 +1,209 @@
+"""Teaching a quantized block, or a whole quantized model, to give what the teacher gave.
+
+BRECQ (arXiv 2102.05426) by block, EfficientDM (arXiv 2310.03270) by model: inputs and targets come
+from `stages.quantize.capture`, so the teacher is not run again, and one step is one forward and
+one backward pass of the block over one batch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from stages.core.errors import UserError
+from stages.core.params import Params
+from stages.core.seeding import seed_of
+from stages.quantize.capture import Records
+
+
+class ReconstructSpec(Params):
+    """How long and how carefully; learning rates belong to the groups of parameters.
+
+    `final` is the share of its learning rate that a group has left at the last step of the cosine.
+    """
+
+    steps: int = Field(ge=1)
+    batch: int = Field(ge=1)
+    weight_decay: float = Field(ge=0)
+    final: float = Field(ge=0, le=1)
+    clip: float | None = Field(gt=0)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Parameters that learn at one rate."""
+
+    parameters: Sequence[nn.Parameter]
+    lr: float
+
+
+Loss = Callable[[Any, Any, Tensor], Tensor]
+"""loss(output, target, samples) -> scalar: what the block gives, what the teacher gave, and the
+int64 numbers of the batch's samples in the records, by which a loss finds weights of its own."""
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """What a reconstruction did.
+
+    Attributes:
+        before, after: mean loss per sample over all records, without the penalty.
+        curve: the loss of every step, with the penalty.
+    """
+
+    before: float
+    after: float
+    curve: list[float]
+
+
+def weighted_error(output: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Mean over entries of λ_j·(output - target)², in single precision at least.
+
+    With every λ_j = 1 the plain mean squared error. Equation 10 of S²Q-VDiT (arXiv 2508.04016) is
+    this times the number of channels.
+
+    Args:
+        output, target: (B, n, d).
+        weights: λ, (B, n) or (n,).
+    """
+    wide = torch.promote_types(output.dtype, torch.float32)
+    squares = (output.to(wide) - target.to(wide)).square()
+    if weights is None:
+        return squares.mean()
+    return (squares.mean(-1) * weights).mean()
+
+
+def reconstruct(
+    block: nn.Module,
+    records: Records,
+    groups: Sequence[Group],
+    loss: Loss,
+    spec: ReconstructSpec,
+    *,
+    job: Any,
+    name: str,
+    seed: int,
+    penalty: Callable[[int], Tensor | float] | None = None,
+) -> Reconstruction:
+    """Fit the groups' parameters of `block` in place; every other one stays.
+
+    AdamW with a cosine to `spec.final` of each group's rate; the block is in evaluation mode.
+    The samples' order is a pure function of (name, seed): a new permutation each epoch.
+
+    Args:
+        records: inputs, and the teacher's outputs as targets. To feed the block what the quantized
+            blocks before it give, take what was recorded of them with the teacher's outputs:
+            `dataclasses.replace(student_records, outputs=teacher_records.outputs)`.
+        penalty: penalty(step) for step 1, 2, … is added to the loss: a rounding regulariser.
+
+    Raises:
+        UserError: there is no sample, or the loss is not finite.
+    """
+    if not len(records):
+        raise UserError(f"{name}: nothing was recorded to reconstruct from")
+    device = next(block.parameters()).device
+    chosen = [p for group in groups for p in group.parameters]
+    optimizer, schedule = _optimizer(groups, spec)
+    was_training = block.training
+    block.eval()
+    curve: list[float] = []
+    with _only(block, chosen), job.progress(spec.steps, name) as bar:
+        before = mean_loss(block, records, loss, spec.batch)
+        for step in range(1, spec.steps + 1):
+            samples = batch_of(len(records), spec.batch, step, name, seed)
+            value = _loss(block, records, loss, samples, device)
+            if penalty is not None:
+                value = value + penalty(step)
+            curve.append(_finite(value, name, step))
+            optimizer.zero_grad(set_to_none=True)
+            value.backward()
+            if spec.clip is not None:
+                nn.utils.clip_grad_norm_(chosen, spec.clip)
+            optimizer.step()
+            schedule.step()
+            bar.advance(note=f"loss {curve[-1]:.3g}")
+        after = mean_loss(block, records, loss, spec.batch)
+    block.train(was_training)
+    return Reconstruction(before, after, curve)
+
+
+@torch.no_grad()
+def mean_loss(block: nn.Module, records: Records, loss: Loss, batch: int) -> float:
+    """Mean of `loss` over all records, each sample counted once."""
+    device = next(block.parameters()).device
+    total = 0.0
+    for start in range(0, len(records), batch):
+        samples = list(range(start, min(start + batch, len(records))))
+        total += float(_loss(block, records, loss, samples, device)) * len(samples)
+    return total / len(records)
+
+
+def batch_of(count: int, batch: int, step: int, *names: int | str) -> list[int]:
+    """The samples of step 1, 2, …: a pure function of its arguments.
+
+    Permutations of all samples, one after the other, cut into batches: in any `count` batches
+    every sample comes `batch` times.
+    """
+    places = range((step - 1) * batch, step * batch)
+    epochs = sorted({place // count for place in places})
+    orders = {e: _permutation(count, *names, e) for e in epochs}
+    return [orders[place // count][place % count] for place in places]
+
+
+def _permutation(count: int, *names: int | str) -> list[int]:
+    generator = torch.Generator().manual_seed(seed_of("reconstruct", *names))
+    return torch.randperm(count, generator=generator).tolist()
+
+
+def _loss(
+    block: nn.Module, records: Records, loss: Loss, samples: list[int], device: torch.device
+) -> Tensor:
+    given, target = records.batch(samples, device)
+    return loss(given.call(block), target, torch.tensor(samples, device=device))
+
+
+def _optimizer(
+    groups: Sequence[Group], spec: ReconstructSpec
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    optimizer = torch.optim.AdamW(
+        [{"params": list(group.parameters), "lr": group.lr} for group in groups],
+        weight_decay=spec.weight_decay,
+        fused=True,
+    )
+
+    def share(done: int) -> float:
+        cosine = 0.5 * (1 + math.cos(math.pi * done / spec.steps))
+        return spec.final + (1 - spec.final) * cosine
+
+    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, share)
+
+
+@contextmanager
+def _only(block: nn.Module, chosen: Sequence[nn.Parameter]) -> Iterator[None]:
+    """Gradients for the chosen parameters alone: the others' would cost a third of the step."""
+    before = {p: p.requires_grad for p in [*block.parameters(), *chosen]}
+    for parameter in before:
+        parameter.requires_grad_(False)
+    for parameter in chosen:
+        parameter.requires_grad_(True)
+    try:
+        yield
+    finally:
+        for parameter, wanted in before.items():
+            parameter.requires_grad_(wanted)
+
+
+def _finite(value: Tensor, name: str, step: int) -> float:
+    number = float(value.detach())
+    if not math.isfinite(number):
+        raise UserError(
+            f"{name}: the loss is {number} at step {step}; lower the learning rates or set 'clip'"
+        )
+    return number

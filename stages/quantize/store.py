@@ -1,0 +1,225 @@
+"""A quantized model as a file: packed integers in safetensors, and a header that explains them.
+
+Of a quantized layer `name` the file holds `name.codes` (packed, see `stages.quantize.pack`),
+`name.scale`, `name.zero` (packed too; only where the grid is asymmetric), `name.bias`, and the
+states `name.inputs.*`, `name.transform.*`, `name.beside.*`. Every other tensor stands under its own
+name. An inner branch has gone into the codes, and the full-precision weight is not there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from stages.core.errors import UserError
+from stages.core.files import write_bytes
+from stages.quantize import pack
+from stages.quantize.bits import full, state
+from stages.quantize.grids import Grid
+from stages.quantize.layers import Codes, InputSpec, QuantLinear, WeightSpec, quantized
+from stages.quantize.swap import replace
+
+KEY = "retort.quantized"
+"""Of the header in safetensors' metadata: JSON, with `FORMAT` inside."""
+FORMAT = 1
+PARTS = ("transform", "beside")
+
+Make = Callable[[str, str, int, int], nn.Module]
+"""(layer's name, "transform" or "beside", in, out) -> a module of the right shapes to fill."""
+
+
+def save(model: nn.Module, path: Path, *, dense: bool) -> int:
+    """Write `model`, quantized layers as packed codes; the same model gives the same bytes.
+
+    Args:
+        dense: 3-, 5-, 6- and 7-bit codes without gaps; otherwise in the containers of kernels.
+
+    Returns:
+        The file's size in bytes.
+
+    Raises:
+        UserError: no layer of the model is quantized.
+    """
+    from safetensors.torch import save as serialise
+
+    layers = quantized(model)
+    if not layers:
+        raise UserError("no layer of the model is quantized; swap layers before saving")
+    tensors, headers = full(model), {}
+    for name, layer in layers.items():
+        width = layer.weights.grid.bits if dense else pack.container(layer.weights.grid.bits)
+        tensors |= {f"{name}.{key}": tensor for key, tensor in _tensors(layer, width).items()}
+        headers[name] = {
+            "rows": layer.out_features,
+            "columns": layer.in_features,
+            "width": width,
+            "weights": layer.weights.grid.model_dump(),
+            "inputs": None if layer.inputs is None else layer.inputs.spec.model_dump(),
+            "parts": [part for part in PARTS if getattr(layer, part) is not None],
+        }
+    # Clones: two names may share memory, which the format refuses.
+    plain = {key: t.detach().cpu().contiguous().clone() for key, t in tensors.items()}
+    header = json.dumps({"format": FORMAT, "layers": headers}, sort_keys=True)
+    data = serialise(plain, metadata={KEY: header})
+    write_bytes(path, data)
+    return len(data)
+
+
+def _tensors(layer: QuantLinear, width: int) -> dict[str, Tensor]:
+    grid, codes = layer.weights.grid, layer.codes()
+    found = {
+        "codes": pack.pack(codes.values.to(torch.int16) - grid.lowest, width),
+        "scale": codes.scale,
+    }
+    if not grid.symmetric:
+        found["zero"] = pack.pack(codes.zero, width)
+    if layer.bias is not None:
+        found["bias"] = layer.bias
+    for part in ("inputs", *PARTS):
+        found |= {f"{part}.{key}": tensor for key, tensor in state(getattr(layer, part)).items()}
+    return found
+
+
+def load(model: nn.Module, path: Path, make: Make | None = None) -> dict[str, QuantLinear]:
+    """Fill `model` from a file of `save`; its linear layers become quantized ones.
+
+    Args:
+        model: of the saved architecture, with plain or quantized linear layers; a quantized one
+            lends its transform and branch to be filled.
+        make: makes transforms and branches that the model does not have yet.
+
+    Returns:
+        Name -> quantized layer.
+
+    Raises:
+        UserError: the file is none of `save`, or does not suit the model, whose layers and plain
+            tensors are then as they were.
+    """
+    header, tensors = _read(path)
+    built: dict[str, QuantLinear] = {}
+    for name, entry in header.items():
+        prefix = f"{name}."
+        own = {k.removeprefix(prefix): tensors.pop(k) for k in [*tensors] if k.startswith(prefix)}
+        built[name] = _layer(model, path, name, entry, own, make)
+    # Plain tensors are compared with the model as it will be: without the replaced layers.
+    names = _aliases(model, built)
+    inside = tuple(f"{name}." for name in names)
+    wanted = {k: t for k, t in model.state_dict().items() if not k.startswith(inside)}
+    _compare(path, "the model", wanted, tensors)
+    for alias, name in names.items():
+        replace(model, alias, built[name])
+    model.load_state_dict(tensors, strict=False)
+    return built
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except FileNotFoundError:
+        raise UserError(f"{path.name} is missing") from None
+    except SafetensorError as error:
+        raise UserError(f"{path.name} is no safetensors file: {error}") from None
+    if KEY not in metadata:
+        raise UserError(f"{path.name} holds no quantized model: its header lacks '{KEY}'")
+    header = json.loads(metadata[KEY])
+    if header["format"] != FORMAT:
+        raise UserError(f"{path.name} has format {header['format']}; this code reads {FORMAT}")
+    return header["layers"], tensors
+
+
+def _layer(
+    model: nn.Module,
+    path: Path,
+    name: str,
+    entry: dict[str, Any],
+    tensors: dict[str, Tensor],
+    make: Make | None,
+) -> QuantLinear:
+    there = dict(model.named_modules()).get(name)
+    rows, columns = entry["rows"], entry["columns"]
+    if not isinstance(there, nn.Linear | QuantLinear):
+        raise UserError(f"{path.name}: the model has no linear layer '{name}'")
+    if (there.out_features, there.in_features) != (rows, columns):
+        raise UserError(
+            f"{path.name}: '{name}' is {rows} × {columns}, "
+            f"in the model {there.out_features} × {there.in_features}"
+        )
+    linear = nn.Linear(columns, rows, bias="bias" in tensors, device=there.weight.device)
+    linear = linear.to(there.weight.dtype)
+    grid = Grid.model_validate(entry["weights"])
+    weights = WeightSpec(grid=grid, clip="max", norm=None, rounding="nearest")
+    inputs = None if entry["inputs"] is None else InputSpec.model_validate(entry["inputs"])
+    layer = QuantLinear(linear, weights, inputs)
+    layer.adopt(_codes(path, name, entry, grid, tensors, linear.weight.device))
+    for part in entry["parts"]:
+        module = getattr(there, part, None)
+        if module is None and make is not None:
+            module = make(name, part, columns, rows)
+        if module is None:
+            raise UserError(f"{path.name}: '{name}' has a {part}; give `make`, which builds it")
+        setattr(layer, part, module.to(linear.weight.device))
+    for part in ("inputs", *PARTS):
+        prefix = f"{part}."
+        own = {k.removeprefix(prefix): tensors[k] for k in tensors if k.startswith(prefix)}
+        module = getattr(layer, part)
+        _compare(path, f"'{name}.{part}'", state(module), own)
+        if module is not None:
+            module.load_state_dict(own)
+    if layer.bias is not None:
+        layer.bias.data.copy_(tensors["bias"])
+    return layer.train(there.training)
+
+
+def _codes(
+    path: Path,
+    name: str,
+    entry: dict[str, Any],
+    grid: Grid,
+    tensors: dict[str, Tensor],
+    device: torch.device,
+) -> Codes:
+    rows, columns, width = entry["rows"], entry["columns"], entry["width"]
+    try:
+        flat = pack.unpack(tensors["codes"], width, rows * columns)
+        scale = tensors["scale"]
+        zero = torch.zeros_like(scale)
+        if not grid.symmetric:
+            zero = pack.unpack(tensors["zero"], width, scale.numel()).view_as(scale).to(scale.dtype)
+    except KeyError as error:
+        raise UserError(f"{path.name}: '{name}' lacks its {error.args[0]}") from None
+    except ValueError as error:
+        raise UserError(f"{path.name}: '{name}': {error}") from None
+    whole = flat.to(torch.int16) + grid.lowest
+    values = whole.to(torch.int8 if grid.symmetric else torch.uint8).view(rows, columns)
+    return Codes(values.to(device), scale.to(device), zero.to(device))
+
+
+def _aliases(model: nn.Module, built: dict[str, QuantLinear]) -> dict[str, str]:
+    """Every name under which the model holds a layer that is replaced -> the layer's own name."""
+    first = {model.get_submodule(name): name for name in built}
+    found = model.named_modules(remove_duplicate=False)
+    return {alias: first[module] for alias, module in found if module in first}
+
+
+def _compare(path: Path, where: str, wanted: dict[str, Tensor], found: dict[str, Tensor]) -> None:
+    missing, beyond = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
+    if missing or beyond:
+        raise UserError(
+            f"{path.name} does not suit {where}: it lacks {missing[:5] or 'nothing'} "
+            f"and has beyond it {beyond[:5] or 'nothing'}"
+        )
+    for key, tensor in wanted.items():
+        if tensor.shape != found[key].shape:
+            raise UserError(
+                f"{path.name} does not suit {where}: '{key}' is {tuple(found[key].shape)}, "
+                f"not {tuple(tensor.shape)}"
+            )

@@ -1,0 +1,150 @@
+"""Changes of basis in front of a linear layer that leave its product as it is.
+
+Each has `inputs` and `weights` with  inputs(X) · weights(W)ᵀ = X · Wᵀ,  but quantizes better. As a
+matrix: X·P and W·P⁻ᵀ. Only for an orthogonal P are the two alike, so a P that is learned freely and
+multiplied to both sides would not be exact; here the inverse is explicit.
+
+The weight's side costs nothing once codes are fixed: they are codes of the transformed weight.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from stages.quantize.hadamard import factors, signs
+
+DENSE = 128
+"""Up to this width one product by the whole matrix is faster than two by its factors."""
+
+
+class Transform(Protocol):
+    """What a module has to have to stand in front of a layer."""
+
+    def inputs(self, x: Tensor) -> Tensor:
+        """(…, in) -> (…, in), at run time."""
+
+    def weights(self, weight: Tensor) -> Tensor:
+        """(out, in) -> (out, in), once and for all when learning is over."""
+
+
+class Diagonal(nn.Module):
+    """X / c and W · c, c > 0 by channel (SmoothQuant, arXiv 2211.10438, equation 3).
+
+    Kept as log c: what is learned stays positive, and a step of the optimiser is a ratio.
+    """
+
+    def __init__(self, scale: Tensor, *, learned: bool) -> None:
+        """`scale` is c, (in,), all above zero."""
+        super().__init__()
+        if not bool((scale > 0).all()):
+            raise ValueError("a scale is not above zero")
+        self.log_scale = nn.Parameter(scale.detach().log(), requires_grad=learned)
+
+    def inputs(self, x: Tensor) -> Tensor:
+        return x * torch.exp(-self.log_scale).to(x.dtype)
+
+    def weights(self, weight: Tensor) -> Tensor:
+        return weight * torch.exp(self.log_scale).to(weight.dtype)
+
+
+class Rotation(nn.Module):
+    """X · R and W · R for the orthogonal R = diag(signs) · (left ⊗ right), which is not learned."""
+
+    def __init__(self, left: Tensor, right: Tensor, sign: Tensor) -> None:
+        """`left` (a, a) and `right` (b, b) are orthogonal, `sign` is (a·b,) of ±1."""
+        super().__init__()
+        for matrix in (left, right):
+            _check_orthogonal(matrix)
+        self.left, self.right = nn.Buffer(left.float()), nn.Buffer(right.float())
+        self.sign = nn.Buffer(sign.float())
+
+    @classmethod
+    def hadamard(cls, size: int, generator: torch.Generator) -> Rotation:
+        """A Hadamard matrix with random signs (QuaRot, arXiv 2404.00456)."""
+        return cls(*factors(size), signs(size, generator))
+
+    def inputs(self, x: Tensor) -> Tensor:
+        return times_kronecker(x * self.sign.to(x.dtype), self.left, self.right)
+
+    def weights(self, weight: Tensor) -> Tensor:
+        return self.inputs(weight)
+
+
+class Kronecker(nn.Module):
+    """X · P and W · P⁻ᵀ for a learned invertible P = left ⊗ right (FlatQuant, arXiv 2410.09426).
+
+    Two small matrices in place of one of in × in: a token costs in·(a + b) products, the inverse
+    a³ + b³.
+    """
+
+    def __init__(self, left: Tensor, right: Tensor) -> None:
+        """Starts at `left` (a, a) and `right` (b, b), both invertible."""
+        super().__init__()
+        self.left, self.right = nn.Parameter(left.float()), nn.Parameter(right.float())
+
+    @classmethod
+    def hadamard(cls, size: int) -> Kronecker:
+        """Starts at the Hadamard matrix, where a rotation that is not learned would stay."""
+        return cls(*factors(size))
+
+    @classmethod
+    def identity(cls, size: int) -> Kronecker:
+        a = max(d for d in range(1, math.isqrt(size) + 1) if size % d == 0)
+        return cls(torch.eye(a), torch.eye(size // a))
+
+    def inputs(self, x: Tensor) -> Tensor:
+        return times_kronecker(x, self.left, self.right)
+
+    def weights(self, weight: Tensor) -> Tensor:
+        left, right = torch.linalg.inv(self.left), torch.linalg.inv(self.right)
+        return times_kronecker(weight, left.mT, right.mT)
+
+
+class Chain(nn.Module):
+    """Several transforms, the first first, on activations and on weights alike.
+
+    P = P₁·P₂ goes with P⁻ᵀ = P₁⁻ᵀ·P₂⁻ᵀ: the same order on both sides. Scaling, then rotating is
+    not rotating, then scaling; so the order is the caller's to state.
+    """
+
+    def __init__(self, parts: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(parts)
+
+    def inputs(self, x: Tensor) -> Tensor:
+        size = x.shape[-1]
+        if size <= DENSE and x.numel() > size * size:
+            # Run the parts on the identity, which has fewer rows than there are tokens.
+            return x @ self._through(torch.eye(size, device=x.device)).to(x.dtype)
+        return self._through(x)
+
+    def _through(self, x: Tensor) -> Tensor:
+        for part in self.parts:
+            x = part.inputs(x)  # type: ignore[operator]
+        return x
+
+    def weights(self, weight: Tensor) -> Tensor:
+        for part in self.parts:
+            weight = part.weights(weight)  # type: ignore[operator]
+        return weight
+
+
+def times_kronecker(x: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """x · (left ⊗ right) for x (…, a·b): a row as an (a, b) matrix becomes leftᵀ · x · right."""
+
+    if len(left) * len(right) <= DENSE:
+        return x @ torch.kron(left, right).to(x.dtype)
+    table = x.unflatten(-1, (len(left), len(right)))
+    return (left.mT.to(x.dtype) @ (table @ right.to(x.dtype))).flatten(-2)
+
+
+def _check_orthogonal(matrix: Tensor) -> None:
+    double = matrix.double()
+    gap = (double @ double.mT - torch.eye(len(double), device=double.device)).abs().max()
+    if float(gap) > 1e-5:
+        raise ValueError(f"not orthogonal: R·Rᵀ is off the identity by {float(gap):.2g}")
