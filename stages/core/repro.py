@@ -5,12 +5,14 @@ DVC stays the only truth: this plans and reports, `dvc repro` decides and runs.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +43,9 @@ def reproduce(root: Path, papers: list[str]) -> int:
     failures: list[dict[str, str]] = []
     code = 0
     if plan or not papers:
-        code, failures = _dvc(
-            root, ["repro", "--keep-going", *targets, *([] if papers else ["compare"])]
-        )
+        with _helper(root) if plan else contextlib.nullcontext({}) as extra:
+            words = ["repro", "--keep-going", *targets, *([] if papers else ["compare"])]
+            code, failures = _dvc(root, words, extra)
     if plan:
         _track(root, console)
     _board(root, papers, console)
@@ -57,7 +59,7 @@ def measure_again(root: Path, papers: list[str]) -> int:
     """Run the bench stages again although nothing changed, then what depends on them."""
     chosen = [p for p in _chosen(root, papers) if "bench" in dag.pipeline(root, p)]
     targets = [f"pipelines/{paper}/dvc.yaml:bench" for paper in chosen]
-    code, _ = _dvc(root, ["repro", "--force", "--single-item", *targets])
+    code, _ = _dvc(root, ["repro", "--force", "--single-item", *targets], {})
     return code or reproduce(root, papers)
 
 
@@ -122,10 +124,16 @@ def _announce(root: Path, plan: list[dag.Node], console: Console) -> None:
         )
 
 
-def _dvc(root: Path, arguments: list[str]) -> tuple[int, list[dict[str, str]]]:
+def _helper(root: Path) -> contextlib.AbstractContextManager[dict[str, str]]:
+    """The warm process that stages are forked from."""
+    return warm.kept(root, read_yaml(root / "params.yaml")["common"]["threads"])
+
+
+def _dvc(
+    root: Path, arguments: list[str], extra: Mapping[str, str]
+) -> tuple[int, list[dict[str, str]]]:
     """Run DVC; give its exit code and the failures that stages reported."""
-    threads = read_yaml(root / "params.yaml")["common"]["threads"]
-    with tempfile.TemporaryDirectory() as folder, warm.kept(root, threads) as extra:
+    with tempfile.TemporaryDirectory() as folder:
         book = Path(folder) / "failures.jsonl"
         code = child.run(
             [sys.executable, "-m", "dvc", *arguments],
