@@ -39,7 +39,7 @@ repro: $(STAMP) fetch ## reproduce every paper (or PAPER=…) up to its verdicts
 	@$(BIN)/python -m stages repro $(PAPERS)
 
 test: $(STAMP) ## the test suite (TESTS=path for a part of it)
-	@$(BIN)/python -m pytest $(TESTS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)
 
 lint: $(STAMP) ## ruff on everything, mypy on stages/
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

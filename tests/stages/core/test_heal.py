@@ -32,7 +32,11 @@ def healed(root: Path) -> list[str]:
     return said
 
 
-@pytest.mark.parametrize("text", ["", '{"write": {"/x', listing(os.getpid()), listing(2**22 + 1)])
+@pytest.mark.parametrize(
+    "text",
+    ["", '{"write": {"/x', listing(os.getpid()), listing(2**22 + 1)],
+    ids=["empty", "half", "another program's process", "no process"],
+)
 def test_a_lock_that_is_half_written_or_of_no_running_dvc_goes(root: Path, text: str) -> None:
     (root / ".dvc/tmp/rwlock").write_text(text)
     healed(root)
