@@ -39,7 +39,10 @@ class Beside(nn.Module):
     def __init__(self, up: Tensor, down: Tensor) -> None:
         """`up` is (out, rank), `down` is (rank, in)."""
         super().__init__()
-        self.up, self.down = nn.Parameter(up.detach().clone()), nn.Parameter(down.detach().clone())
+        # A file keeps no memory layout, and another layout sums in another order.
+        self.up, self.down = (
+            nn.Parameter(part.detach().clone().contiguous()) for part in (up, down)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return (x @ self.down.mT) @ self.up.mT

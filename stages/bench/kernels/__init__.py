@@ -1,0 +1,1 @@
+"""Quantized layers on the integer kernels of an edge runtime, and what the machine could do."""
