@@ -1,0 +1,1 @@
+"""What several papers stand on: data and trained teachers, one folder a foundation."""

@@ -1,0 +1,1 @@
+"""Short clips with captions, and two video diffusion transformers trained on them."""
