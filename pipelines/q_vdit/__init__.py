@@ -1,0 +1,1 @@
+"""Q-VDiT: quantization of video diffusion transformers (arXiv 2505.22167)."""
