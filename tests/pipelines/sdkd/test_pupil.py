@@ -139,7 +139,7 @@ def test_the_branches_are_learned_apart(folder: Path) -> None:
         ours = p.adapters[f"alternet {key}"](resize(latent, tuple(maps[key].shape[-2:])))
         apart = maps[key] - maps[key].mean((0, -2, -1), keepdim=True)
         error = (ours - maps[key][INDEX]).square().mean() / apart.square().mean()
-        found += scale * float(error)
+        found += scale * float(error.detach())
     assert float(lesson(p)) == pytest.approx(found, rel=1e-4)
 
 
