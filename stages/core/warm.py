@@ -160,9 +160,11 @@ def serve(listener: socket.socket) -> list[str]:
                 waiting.unregister(listener)
                 listener.close()
                 open_for_more = False
-            elif key.data < 0:  # the door was killed: so is its stage
-                waiting.unregister(key.fileobj)
-                os.kill(-key.data, signal.SIGKILL)
+            elif key.data < 0:
+                # The door was killed: so is its stage, unless it ended at the same moment.
+                if -key.data in forks:
+                    waiting.unregister(key.fileobj)
+                    os.kill(-key.data, signal.SIGKILL)
             else:
                 handle, link = forks.pop(key.data)
                 code = os.waitstatus_to_exitcode(os.waitpid(key.data, 0)[1])
