@@ -70,9 +70,7 @@ def ssh(tmp_path: Path) -> Iterator[Callable[[Path], None]]:
     def name(clone: Path) -> None:
         url = f"ssh://{getpass.getuser()}@127.0.0.1:{port}{tmp_path}/store"
         project.run(clone, "dvc", "remote", "add", "-d", "-f", "store", url)
-        project.run(
-            clone, "dvc", "remote", "modify", "--local", "store", "keyfile", f"{home}/user"
-        )
+        project.run(clone, "dvc", "remote", "modify", "--local", "store", "keyfile", f"{home}/user")
 
     with serving(port, daemon, "-D", "-e", "-f", str(home / "config")):
         yield name
