@@ -23,7 +23,7 @@ help: ## this list
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if v >= (3, 11) else f"Retort needs Python 3.11 or later, this is {v[0]}.{v[1]}; name one with make PYTHON=…")'
-	@$(PYTHON) -c 'import shutil, sys; free = shutil.disk_usage(".").free / 2**30; sys.exit(0 if free > 4 else f"the packages need 4 GB while they are installed, and {free:.1f} GB are free here")'
+	@$(PYTHON) -c 'import shutil, sys; free = shutil.disk_usage(".").free / 2**30; sys.exit(0 if free > 4 else f"the packages need 4 GB while they are installed (with a CUDA build of torch, several more), and {free:.1f} GB are free here")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install -q --upgrade 'pip>=26'
 	@echo "installing Retort's packages into $(VENV) (about 2.4 GB; minutes the first time)"

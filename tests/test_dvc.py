@@ -14,6 +14,7 @@ import yaml
 from tests import project
 
 pytestmark = pytest.mark.slow
+DEMO = "pipelines/demo/dvc.yaml"
 
 
 @pytest.fixture(scope="module")
@@ -218,3 +219,9 @@ def test_what_dvc_shows_is_of_use(folder: Path) -> None:
     project.change(folder, "demo.teach.steps", 60)
     diff = project.run(folder, "dvc", "params", "diff").stdout
     assert "demo.teach.steps" in diff and "120" in diff and "60" in diff
+    project.change(folder, "demo.teach.steps", 120)
+    project.run(folder, "dvc", "exp", "run", "-q", "-S", "demo.teach.steps=60", DEMO)
+    table = project.run(folder, "dvc", "exp", "show", "--only-changed", "--csv").stdout.splitlines()
+    column = next(i for i, name in enumerate(table[0].split(",")) if "demo.teach.steps" in name)
+    assert {row.split(",")[column] for row in table[1:]} == {"120", "60"}
+    assert "flowchart" in project.run(folder, "dvc", "dag", "--md").stdout

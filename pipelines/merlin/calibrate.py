@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from safetensors.numpy import save as serialise
 
 from pipelines.merlin.data import VIEW_MASKS, VIEWS, Series, datasets
@@ -29,10 +29,16 @@ if TYPE_CHECKING:
     from stages.core.themes import Theme
 
 
+def _different(views: list[str]) -> list[str]:
+    if len(set(views)) < len(views):
+        raise ValueError(f"a view is named twice: {', '.join(views)}")
+    return views
+
+
 class Params(core.Params):
     """`views`: the masks that distillation sees, as `prepare` names them."""
 
-    views: Annotated[list[str], Field(min_length=1)]
+    views: Annotated[list[str], Field(min_length=1), AfterValidator(_different)]
 
 
 def run(params: Params, inputs: Inputs, out: Path, job: Job) -> None:

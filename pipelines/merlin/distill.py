@@ -73,6 +73,11 @@ def run(params: Params, inputs: Inputs, out: Path, job: Job) -> None:
     for dataset in params.variant.datasets:
         series = Series.load(inputs["prepare"], dataset)
         views = series.see(inputs["calibrate"])
+        if params.variant.contrast and len(views) + params.variant.clean < 2:
+            raise UserError(
+                f"params.yaml: 'merlin.calibrate.views' has {', '.join(views)} alone, but the "
+                f"contrastive loss compares views; name another, or set 'contrast: false'"
+            )
         for backbone in params.variant.backbones:
             teacher = load(inputs["teach"] / dataset / backbone).to(job.device)
             teacher.requires_grad_(False)

@@ -12,13 +12,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 import numpy as np
+from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
 from pipelines.merlin.datasets import Record
 from stages.core.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas
 
 ENDINGS = (".h5", ".npz", ".npy", ".csv")
 
@@ -80,13 +85,13 @@ def read(path: Path, layout: Layout) -> Record:
     reader = {".h5": _hdf5, ".npz": _npz, ".npy": _npy, ".csv": _csv}[path.suffix.lower()]
     try:
         values, names, start = reader(path, layout)
-    except (OSError, KeyError, ValueError) as error:
+        if values.ndim == 3:
+            values = values[..., 0]
+        if values.ndim != 2 or not values.size:
+            raise ValueError(f"it holds an array {values.shape}; expected steps × sensors")
+        values = values.astype(np.float64)
+    except (OSError, EOFError, KeyError, TypeError, ValueError, BadZipFile) as error:
         raise UserError(f"{path.name} is not {layout.title} as published: {error}") from None
-    if values.ndim == 3:
-        values = values[..., 0]
-    if values.ndim != 2 or not values.size:
-        raise UserError(f"{path.name} holds an array {values.shape}; expected steps × sensors")
-    values = values.astype(np.float64)
     gone = ~np.isfinite(values) | ((values == 0) if layout.zeros else False)
     names = names or [f"{i:04d}" for i in range(values.shape[1])]
     return Record(
@@ -121,13 +126,21 @@ def _hdf5(path: Path, layout: Layout) -> Table:
 
 
 def _npz(path: Path, layout: Layout) -> Table:
-    with np.load(path) as file:
-        name = "data" if "data" in file.files else file.files[0]
-        return file[name], [], None
+    file = np.load(path)
+    if not isinstance(file, NpzFile):
+        raise ValueError("it is a single array; such a file ends in .npy")
+    with file:
+        if not file.files:
+            raise ValueError("it holds no array")
+        return file["data" if "data" in file.files else file.files[0]], [], None
 
 
 def _npy(path: Path, layout: Layout) -> Table:
-    return np.load(path), [], None
+    array = np.load(path)
+    if isinstance(array, NpzFile):
+        array.close()
+        raise ValueError("it is an archive of arrays; such a file ends in .npz")
+    return array, [], None
 
 
 def _csv(path: Path, layout: Layout) -> Table:
@@ -146,15 +159,40 @@ def _csv(path: Path, layout: Layout) -> Table:
     if head and all(_is_number(cell) for cell in head):
         raise ValueError(f"its first row is numbers alone, where names are expected; {plain}")
     table = pandas.read_csv(path)
+    if table.empty:
+        raise ValueError("it has no rows")
     first = table.iloc[:, 0]
     start = None
     if pandas.api.types.is_numeric_dtype(first):
         if not (first.diff().iloc[1:] == 1).all():
             raise ValueError(f"its first column neither holds times nor counts the rows; {plain}")
-    else:
-        stamps = pandas.to_datetime(first, errors="coerce", format="ISO8601")
-        start = None if stamps.isna().any() else _start(stamps.to_numpy(), layout)
+    elif (times := _times(first)) is not None:
+        start = _start(times, layout)
     return table.iloc[:, 1:].to_numpy(np.float64), [str(name) for name in table.columns[1:]], start
+
+
+def _times(column: pandas.Series) -> NDArray[Any] | None:
+    """The column as times, on the clock that it names; None if it holds words.
+
+    Raises:
+        ValueError: only some of its rows are times, or they are written in another way.
+    """
+    import pandas
+
+    # A zone is dropped: rows that are evenly spaced on the clock are what a calendar needs.
+    clock = column.astype(str).str.replace(r"(Z|[+-]\d\d:?\d\d)$", "", regex=True)
+    stamps = pandas.to_datetime(clock, errors="coerce", format="ISO8601")
+    odd = stamps.isna()
+    if not odd.any():
+        return stamps.to_numpy()
+    row = int(odd.to_numpy().argmax())
+    if not odd.all():
+        raise ValueError(f"row {row + 1} of its first column, '{column[row]}', is not a time")
+    if pandas.to_datetime(clock, errors="coerce", format="mixed").notna().any():
+        raise ValueError(
+            f"its times are not in ISO 8601 (2017-01-31 22:00:00): '{column[row]}' in row {row + 1}"
+        )
+    return None
 
 
 def _is_number(cell: str) -> bool:

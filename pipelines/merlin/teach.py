@@ -23,6 +23,7 @@ from pipelines.merlin.model import build
 from pipelines.merlin.names import NETS
 from pipelines.merlin.training import error, spread
 from stages.core import params as core
+from stages.core.errors import UserError
 from stages.core.files import write_bytes, write_json, write_text
 from stages.core.seeding import seed_all
 from stages.teach import curves
@@ -57,10 +58,17 @@ class Params(core.Params):
 
 
 def run(params: Params, inputs: Inputs, out: Path, job: Job) -> None:
-    """Train one teacher per data set and backbone and keep the one best on validation data."""
+    """Train one teacher per data set and backbone and keep the one best on validation data.
+
+    Raises:
+        UserError: the numbers of a network do not go together.
+    """
+    every = {dataset: Series.load(inputs["prepare"], dataset) for dataset in params.datasets}
+    for series in every.values():
+        for backbone in params.backbones:
+            _refuse(params, series, backbone)
     learnt: dict[str, list[dict[str, float]]] = {}
-    for dataset in params.datasets:
-        series = Series.load(inputs["prepare"], dataset)
+    for dataset, series in every.items():
         for backbone in params.backbones:
             config = config_of(params, series, backbone)
             result = _train(params, series, config, job)
@@ -94,6 +102,14 @@ def config_of(params: Params, series: Series, backbone: str) -> dict[str, Any]:
         "mask": False,
         "code": 0,
     }
+
+
+def _refuse(params: Params, series: Series, backbone: str) -> None:
+    """Build the network once, before anything is trained."""
+    try:
+        build(config_of(params, series, backbone))
+    except ValueError as error:
+        raise UserError(f"params.yaml, merlin.teach.backbones.{backbone}: {error}") from None
 
 
 def _train(params: Params, series: Series, config: dict[str, Any], job: Job) -> Fit:

@@ -42,7 +42,7 @@ class Samples(NamedTuple):
 
 @dataclass(frozen=True)
 class Pair:
-    """An arm and its baseline, in arrays (S, I) and (S, I) or (1, I)."""
+    """An arm and its baseline, in arrays (S, I) each."""
 
     seeds: int
     items: int
@@ -66,8 +66,8 @@ def chosen(measure: Measure, scores: Scores) -> Measure:
 def pair(measure: Measure, scores: Scores) -> Pair:
     """The paired scores of one cell.
 
-    A baseline with a single seed (one teacher) is paired on items; otherwise the seeds that both
-    arms have are used.
+    An arm or baseline with a single seed (one teacher) is paired with every seed of the other;
+    otherwise the seeds that both have are used.
 
     Raises:
         Missing: a table, metric, variant, backbone, dataset or condition is not there.
@@ -84,14 +84,19 @@ def pair(measure: Measure, scores: Scores) -> Pair:
             f"'{measure.variant}' ({len(arm.items)} items) and '{measure.baseline}' "
             f"({len(base.items)}) were not scored on the same items"
         )
-    common = arm.seeds if len(base.seeds) == 1 else sorted({*arm.seeds} & {*base.seeds})
+    if len(arm.seeds) == 1 or len(base.seeds) == 1:
+        common = max(arm.seeds, base.seeds, key=len)
+    else:
+        common = sorted({*arm.seeds} & {*base.seeds})
     if not common:
         raise UserError(
             f"'{measure.variant}' has the seeds {arm.seeds} and '{measure.baseline}' "
             f"{base.seeds}: no pair among them"
         )
-    rows = [arm.seeds.index(seed) for seed in common]
-    base_rows = [0] if len(base.seeds) == 1 else [base.seeds.index(seed) for seed in common]
+    rows, base_rows = (
+        [0] * len(common) if len(of.seeds) == 1 else [of.seeds.index(seed) for seed in common]
+        for of in (arm, base)
+    )
     return Pair(
         len(common),
         len(arm.items),

@@ -137,28 +137,32 @@ def reason(claim: Claim, found: Measured, at: Line | None, verdict: str) -> str:
     elif verdict == FAILS:
         text = f"the interval lies wholly on the other side of {bound}"
     else:
-        text = _open(found, at, bound)
+        text = _open(found, at, shown)
     if found.bounded and verdict != IN_DIRECTION:
         text += f"; censored: the value is {found.bounded} {amount(got.value, shown)}"
     return text
 
 
-def _open(found: Measured, at: Line, bound: str) -> str:
+def _open(found: Measured, at: Line, shown: str) -> str:
     """Why a cell is inconclusive, and what would settle it."""
     got = found.interval
     if found.count * found.items == 1:
         return "a single score has no interval"
     if math.isinf(got.low) and math.isinf(got.high):
         return "nothing bounds the interval: in some draws the baseline is not above zero"
-    text = f"the interval straddles {bound}"
+    text = f"the interval straddles {amount(at.bound, shown)}"
     if found.bounded:
         return text
     if found.count < 2:
         return f"{text}; with one seed it cannot be said how many would settle it"
+    what = "it"
+    if at.target is not None and not at.reaches(got.high if at.side > 0 else got.low):
+        text += f" and ends short of {amount(at.target, shown)}"
+        what = "its direction"
     seeds = found.seeds_to_settle(at.bound)
     if seeds is None:
         return f"{text}; a difference this small is not settled by more seeds alone"
-    return f"{text}; about {max(seeds, found.count + 1)} seeds would settle it"
+    return f"{text}; about {max(seeds, found.count + 1)} seeds would settle {what}"
 
 
 def not_here(needs: Needs) -> str:

@@ -118,7 +118,8 @@ def _expanded(
     for key, value in (("variant", variant), ("seeds", seeds)):
         if (value is None) == (key in has):
             verb = "needs" if value is None else "takes no"
-            raise UserError(f"{paper} {stage} {verb} --{key}")
+            where = f"; allowed: the {key} of '{section(paper)}.{stage}' in params.yaml"
+            raise UserError(f"{paper} {stage} {verb} --{key}{where if value is None else ''}")
     item = {"variant": variant or "", "seeds": seeds or ""}
 
     def filled(texts: list[Any]) -> tuple[str, ...]:

@@ -192,6 +192,9 @@ def _run_stage(root: Path, paper: str, stage: str, variant: str | None, seeds: s
             track.close("FINISHED")
             if not off and (notice := sender.away(root)):
                 console.print(notice)
+        if track.error:
+            log.warning("not recorded in MLflow: %s", track.error)
+            console.print(f"not recorded in MLflow ({track.error}); the results are whole")
         log.info("done in %.1f s", time.monotonic() - started)
 
 

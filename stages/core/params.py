@@ -199,7 +199,9 @@ def _explain(
         return f"{source}: unknown key '{key}'; allowed: {', '.join(allowed)}"
     if error["type"] == "missing":
         return f"{source}: the key '{key}' is missing"
-    return f"{source}: '{key}' is {error['input']!r}: {error['msg']}"
+    # A rule over several keys has the whole section as its input.
+    got = "" if isinstance(error["input"], dict) else f" is {error['input']!r}"
+    return f"{source}: '{key}'{got}: {error['msg']}"
 
 
 def _fields_at(model: Any, loc: list[str]) -> list[str]:

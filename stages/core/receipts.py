@@ -38,7 +38,7 @@ def tags(node: Node, about: Mapping[str, Any]) -> dict[str, str]:
 
 def commit(root: Path) -> tuple[str, bool]:
     """The commit checked out at `root` and whether the tree differs from it ("", True: no git)."""
-    asked = ["git", "-C", str(root), "status", "--porcelain=v2", "--branch", "-uno"]
+    asked = ["git", "-C", str(root), "status", "--porcelain=v2", "--branch", "-unormal"]
     try:
         answer = subprocess.run(asked, capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):

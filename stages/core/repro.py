@@ -18,7 +18,7 @@ from typing import Any
 
 from rich.console import Console
 
-from stages.core import child, dag, environment, receipts, warm
+from stages.core import checks, child, dag, environment, receipts, warm
 from stages.core.errors import UserError
 from stages.core.heal import heal
 from stages.core.params import read_yaml
@@ -35,9 +35,12 @@ def reproduce(root: Path, papers: list[str]) -> int:
     """
     console = Console(highlight=False, soft_wrap=True)
     chosen = _chosen(root, papers)
+    values = read_yaml(root / "params.yaml")
+    checks.refuse_unread_keys(root, values)
     environment.fingerprint(root)
     heal(root, console.print)
     plan = planned(root, chosen)
+    checks.refuse_wrong_values(values, plan)
     _announce(root, plan, console)
     targets = [f"pipelines/{paper}/dvc.yaml" for paper in chosen]
     failures: list[dict[str, str]] = []
@@ -77,14 +80,23 @@ def planned(root: Path, papers: list[str]) -> list[dag.Node]:
     changed = set(json.loads(answer.stdout))
     values = read_yaml(root / "params.yaml")
     stale: list[dag.Node] = []
-    for paper in [p for p in dag.papers(root) if p.startswith("foundations/")] + [
-        p for p in papers if not p.startswith("foundations/")
-    ]:
-        for node in dag.nodes(root, paper, values):
-            made = [out for earlier in stale for out in earlier.outs]
-            if node.address in changed or any(_overlap(d, m) for d in node.deps for m in made):
-                stale.append(node)
-    return [n for n in stale if n.paper in papers or n.paper.startswith("foundations/")]
+    for node in wanted(root, papers, values):
+        made = [out for earlier in stale for out in earlier.outs]
+        if node.address in changed or any(_overlap(d, m) for d in node.deps for m in made):
+            stale.append(node)
+    return stale
+
+
+def wanted(root: Path, papers: list[str], values: dict[str, Any]) -> list[dag.Node]:
+    """All stages of `papers`, and of foundations those that they stand on; foundations first."""
+    shared = [p for p in dag.papers(root) if p.startswith("foundations/")]
+    order = [*shared, *(p for p in papers if p not in shared)]
+    found: list[dag.Node] = []
+    for node in reversed([n for paper in order for n in dag.nodes(root, paper, values)]):
+        read = [dep for later in found for dep in later.deps]
+        if node.paper in papers or any(_overlap(d, out) for d in read for out in node.outs):
+            found.append(node)
+    return found[::-1]
 
 
 def _overlap(dep: str, out: str) -> bool:

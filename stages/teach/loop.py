@@ -105,7 +105,7 @@ def fit(
         training: the mode in which the loss is computed; False keeps dropout off.
 
     Raises:
-        UserError: the loss or a gradient is not finite.
+        UserError: the loss, a gradient or the validation error is not finite.
     """
     steps = spec.length(epoch_steps)
     folder: Path = job.unit(name)
@@ -121,10 +121,12 @@ def fit(
             model.train(training)
             seed_all(name, seed, step)
             value = loss(model, step)
-            _finite(value, name, step)
+            _finite(float(value.detach()), "the loss", name, step)
             run.update(value, name, step)
             if validate and (step % spec.validate_every == 0 or step == steps):
-                row = run.validated(_validation(run.shown, validate, name, seed))
+                error = _validation(run.shown, validate, name, seed)
+                _finite(error, "the validation error", name, step)
+                row = run.validated(error)
                 for key in ("train_loss", "valid_loss"):
                     job.track.metric(f"{name}/{key}", row[key], step=step, seed=seed)
             if on_snapshot and step in wanted:
@@ -160,10 +162,10 @@ def _validation(
         return float(validate(model))
 
 
-def _finite(value: Tensor, name: str, step: int) -> None:
-    if not math.isfinite(float(value.detach())):
+def _finite(value: float, what: str, name: str, step: int) -> None:
+    if not math.isfinite(value):
         raise UserError(
-            f"{name}: the loss is {float(value.detach())} at update {step}; "
+            f"{name}: {what} is {value} at update {step}; "
             "lower the learning rate or the clipping threshold in params.yaml"
         )
 

@@ -54,13 +54,24 @@ class TimeVariable(nn.Module):
 
 
 class DSformer(nn.Module):
-    """`width` is that of the hidden representation: 2 P / `samples`."""
+    """`width` is that of the hidden representation: 2 P / `samples`.
+
+    Raises:
+        ValueError: `samples` does not divide the history, or `heads` the width.
+    """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
         history, sensors, self.samples = config["history"], config["sensors"], config["samples"]
         piece = history // self.samples
         self.width: int = 2 * piece
+        if history % self.samples:
+            raise ValueError(f"samples {self.samples} does not divide the history of {history}")
+        if self.width % config["heads"]:
+            raise ValueError(
+                f"heads {config['heads']} does not divide the width of {self.width} "
+                f"(2 × history / samples)"
+            )
         self.identity = nn.Parameter(torch.empty(sensors, history))
         nn.init.xavier_uniform_(self.identity)
         self.scale = nn.Parameter(torch.ones(sensors))

@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from safetensors.numpy import load_file, save_file
 
 from pipelines.merlin import calibrate
@@ -102,6 +103,11 @@ def test_with_nine_in_ten_hidden_a_quarter_of_the_histories_are_empty() -> None:
 def test_unknown_view_is_refused(project: Path) -> None:
     with pytest.raises(UserError, match="no mask 'mcar-33'"):
         run(project, "unknown", ["mcar-33"])
+
+
+def test_a_view_named_twice_is_refused() -> None:
+    with pytest.raises(ValidationError, match="named twice"):
+        calibrate.Params.model_validate({"views": ["mcar-25", "mcar-25"]})
 
 
 def test_again_the_same_bytes(project: Path) -> None:

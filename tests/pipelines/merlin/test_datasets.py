@@ -44,6 +44,15 @@ def test_weather_is_a_grid_of_hours_with_gaps() -> None:
     assert last["JFK temp"] == 41 and np.isnan(last["JFK wind_dir"]) and np.isnan(last["EWR temp"])
 
 
+def test_an_impossible_wind_was_not_recorded() -> None:
+    record = datasets.weather(
+        WEATHER.replace(",40,26,59,270,10,20", ",40,26,59,270,1048,20").encode()
+    )
+    first = dict(zip([name for name, _ in record.sensors], record.values[0], strict=True))
+    assert np.isnan(first["JFK wind_speed"]) and first["EWR wind_speed"] == 10
+    assert first["JFK wind_gust"] == 20
+
+
 def minutes(values: list[str]) -> bytes:
     """From 17:58, a minute each."""
     rows = "".join(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,14 +14,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from pipelines.merlin import distill, teach
-from pipelines.merlin.data import Series
+from pipelines.merlin.data import VIEWS, Series
 from pipelines.merlin.deployed import Deployed
 from pipelines.merlin.losses import masked_mae
 from pipelines.merlin.model import build, load
 from stages.core import environment
 from stages.core.dag import Node
 from stages.core.errors import UserError
-from stages.core.files import read_json
+from stages.core.files import read_json, write_json
 from stages.core.job import Job
 from stages.core.seeding import seed_all
 from stages.teach import loop
@@ -222,6 +223,36 @@ def test_an_arm_without_a_teacher_is_refused_before_it_trains(
         run("merlin", inputs, tmp_path / "out", job, datasets=["waves", "moon"])
     (inputs["teach"] / "waves/dsformer").rmdir()
     assert not (tmp_path / "out").exists() and not list(job.resume.rglob("*.safetensors"))
+
+
+def test_contrast_of_a_single_view_is_refused(
+    inputs: dict[str, Path], tmp_path: Path, job: Job
+) -> None:
+    single = {**inputs, "calibrate": tmp_path / "calibrate"}
+    shutil.copytree(inputs["calibrate"], single["calibrate"])
+    views = single["calibrate"] / "waves" / VIEWS
+    write_json(views, read_json(views)[:1])
+    with pytest.raises(UserError, match="contrastive loss compares views"):
+        run("merlin", single, tmp_path / "out", job)
+    assert not list(job.resume.rglob("*.safetensors"))
+    assert run("mixed_l1", single, tmp_path / "plain", job).is_dir()
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"samples": 4, "heads": 2}, "samples 4 does not divide the history of 6"),
+        ({"samples": 2, "heads": 5}, "heads 5 does not divide the width of 6"),
+    ],
+)
+def test_numbers_of_a_network_that_do_not_go_together_are_refused(
+    inputs: dict[str, Path], tmp_path: Path, job: Job, config: dict[str, int], message: str
+) -> None:
+    nets = {"stid": made.STID, "dsformer": {**made.NETS["dsformer"], **config}}
+    wrong = teach_params(backbones=nets, train=dict.fromkeys(nets, made.TRAIN))
+    with pytest.raises(UserError, match=f"merlin.teach.backbones.dsformer: {message}"):
+        teach.run(wrong, inputs, tmp_path / "out", job)  # type: ignore[arg-type]
+    assert not (tmp_path / "out").exists()
 
 
 def test_imputers_are_the_teacher(results: dict[str, Path], inputs: dict[str, Path]) -> None:

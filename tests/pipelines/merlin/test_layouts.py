@@ -124,6 +124,53 @@ def test_arrays_of_another_shape_are_refused(tmp_path: Path, content: np.ndarray
         read(tmp_path, "pems04")
 
 
+def test_times_with_a_zone_are_read_on_its_clock(tmp_path: Path) -> None:
+    (tmp_path / "China-AQI.csv").write_text(
+        "time,1001A\n2015-01-03T22:00:00+08:00,60\n2015-01-03T23:00:00+08:00,12.5\n"
+    )
+    assert read(tmp_path, "china_aqi").start == datetime(2015, 1, 3, 22)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("time,a\n2017-01-01,1\nsoon,2\n2017-01-03,3\n", "row 2 of its first column, 'soon'"),
+        ("time,a\n13.01.2017,1\n14.01.2017,2\n", r"ISO 8601.*'13\.01\.2017' in row 1"),
+        ("time,a\n", "no rows"),
+        ("time,a\n2017-01-01,much\n2017-01-02,little\n", "Global-Wind.csv is not Global Wind"),
+    ],
+)
+def test_a_table_that_cannot_be_understood_is_refused(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    (tmp_path / "Global-Wind.csv").write_text(text)
+    with pytest.raises(UserError, match=message):
+        read(tmp_path, "global_wind")
+
+
+def test_archives_and_arrays_under_the_wrong_name_are_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", DATA)
+    np.savez(tmp_path / "b.npz", data=DATA)
+    np.savez(tmp_path / "none.npz")
+    whole = (tmp_path / "b.npz").read_bytes()
+    target = tmp_path / "PEMS04.npz"
+    for content, message in (
+        ((tmp_path / "a.npy").read_bytes(), r"ends in \.npy"),
+        ((tmp_path / "none.npz").read_bytes(), "no array"),
+        (whole[: len(whole) // 2], "is not PEMS04 as published"),
+    ):
+        target.write_bytes(content)
+        with pytest.raises(UserError, match=message):
+            read(tmp_path, "pems04")
+    target.unlink()
+    (tmp_path / "PEMS04.npy").write_bytes(whole)
+    with pytest.raises(UserError, match=r"ends in \.npz"):
+        read(tmp_path, "pems04")
+    np.save(tmp_path / "PEMS04.npy", np.array([["a", "b"]]))
+    with pytest.raises(UserError, match=r"PEMS04\.npy is not PEMS04"):
+        read(tmp_path, "pems04")
+
+
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "PEMS04.npz").write_bytes(b"not an archive")
     with pytest.raises(UserError, match=r"PEMS04\.npz is not PEMS04 as published"):

@@ -1,5 +1,6 @@
 """What params.yaml and its overlays say of Merlin's data: the traps of the published code."""
 
+from math import gcd
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,11 @@ def test_arms_see_the_views_that_are_chosen(profile: str) -> None:
     assert section["calibrate"]["views"] == sorted(nest, key=lambda name: masks.rate_of(name) or 0)
 
 
-def test_at_desk_every_test_step_is_forecast_once() -> None:
-    section, _, _ = drawn("desk")
-    assert section["evaluate"]["stride"] == section["prepare"]["horizon"]
+@pytest.mark.parametrize("profile", PROFILES)
+def test_scored_windows_begin_at_every_hour(profile: str) -> None:
+    """Else how far ahead a forecast looks would be told by the time of day."""
+    section, _, _ = drawn(profile)
+    stride = section["evaluate"]["stride"]
+    assert all(gcd(stride, day) == 1 for day in (24, 144, 288))  # steps of the sets
+    if profile == "desk":
+        assert stride >= section["prepare"]["horizon"]  # and no step is forecast twice

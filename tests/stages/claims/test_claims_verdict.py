@@ -52,6 +52,25 @@ def test_an_open_question_says_how_many_seeds_would_settle_it():
     assert "not settled by more seeds alone" in found["reason"]
 
 
+def test_a_published_size_beyond_the_interval_is_not_left_open():
+    seeds = np.array([[0.9], [-0.6], [0.6]]) + np.zeros((1, 40))
+    scores = against(8 + seeds, np.full((3, 40), 8.0))
+    near = one(claim(published={"value": 1.0, "unit": "dB"}), scores)
+    far = one(claim(published={"value": 50.0, "unit": "dB"}), scores)
+    assert near["verdict"] == far["verdict"] == "inconclusive"
+    assert near["high"] > 1.0 and "seeds would settle it" in near["reason"]
+    assert "ends short of" not in near["reason"]
+    assert "ends short of" in far["reason"]
+    assert "seeds would settle its direction" in far["reason"]
+
+
+def test_an_arm_that_exists_once_is_paired_with_every_seed():
+    base = spread(8, seed=7) + np.array([[0.0], [0.5], [2.0]])
+    found = one(claim(), against(spread(9, seeds=1), base))
+    assert found["seeds"] == 3
+    assert found["value"] == pytest.approx(float((spread(9, seeds=1) - base).mean()), rel=1e-5)
+
+
 def test_a_baseline_that_exists_once_is_paired_on_items():
     scores = against(spread(9), spread(8, seed=7, seeds=1))
     found = one(claim(), scores)
