@@ -6,6 +6,8 @@ bands count, `alpha` are chosen by the stage `tune`, by the same number of tries
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -40,6 +42,9 @@ class Arm(core.Params):
 
     @model_validator(mode="after")
     def _sensible(self) -> Arm:
+        twice = sorted({name for name in self.teachers if self.teachers.count(name) > 1})
+        if twice:
+            raise ValueError(f"teachers names {', '.join(twice)} twice; each counts once")
         if (self.loss == "none") != (not self.teachers):
             raise ValueError("every loss but 'none' needs teachers, and 'none' takes no teacher")
         if not (self.high or self.low):
@@ -76,6 +81,35 @@ Fade = Literal["constant", "linear"]
 """Whether lambda stays, or falls to zero in a straight line over the training."""
 Bound = Annotated[float, Field(gt=0, le=1)]
 Students = Annotated[dict[str, StudentNet], Field(min_length=1)]
+
+
+class Class(core.Params):
+    """`students`: which of tune's students a variant trains."""
+
+    students: Annotated[list[str], Field(min_length=1)]
+
+
+def untrained(students: Iterable[str], train: Mapping[str, object]) -> str:
+    """Why these students cannot be trained, in words; nothing where they can."""
+    lacking = [name for name in students if name not in train]
+    if not lacking:
+        return ""
+    return (
+        f"tune.students has {', '.join(lacking)}, but distill.train has only "
+        f"{', '.join(train) or 'nothing'}; each student needs one entry in both"
+    )
+
+
+def infeasible(arm: Arm, bound: Bound) -> str:
+    """Why AE-KD's weights cannot keep below this bound, in words; nothing where they can."""
+    count = len(arm.teachers)
+    if arm.combine != "agree" or count < 2 or bound * count >= 1:
+        return ""
+    return (
+        f"distill.bound is {bound:g}, but {count} weights of at most that cannot sum to one; it "
+        f"must be at least {math.ceil(1000 / count) / 1000:g} for the arm with the teachers "
+        f"{', '.join(arm.teachers)}"
+    )
 
 
 def faded(fade: Fade, step: int, steps: int) -> float:

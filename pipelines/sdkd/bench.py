@@ -81,6 +81,7 @@ class Source:
 
 def run(params: Params, inputs: Inputs, out: Path, job: Job) -> None:
     """Export, measure, write."""
+    known(params.train_step.arms, inputs["tune"])
     sources = find(params, inputs["teach"], inputs["distill"])
     with job.progress(len(sources), "export") as bar:
         networks: dict[str, record.Network] = {}
@@ -91,6 +92,21 @@ def run(params: Params, inputs: Inputs, out: Path, job: Job) -> None:
     measured, costs = measure(params, inputs, sources, networks, job)
     warn_if_busy([timing for own in measured for timing in own.timings], job.log)
     write_results(params, measured, costs, read_json(sources[0].folder / "config.json"), out, job)
+
+
+def known(arms: list[str], tune: Path) -> None:
+    """Check that tune has searched for the arms whose training step is asked for.
+
+    Raises:
+        UserError: it has not for one.
+    """
+    there = sorted({steps.NONE, *(path.parent.name for path in tune.glob("*/chosen.json"))})
+    unknown = [arm for arm in arms if arm not in there]
+    if unknown:
+        raise UserError(
+            f"params.yaml: sdkd.bench.train_step.arms names {', '.join(unknown)}; allowed: "
+            f"{', '.join(there)}"
+        )
 
 
 def find(params: Params, teach: Path, distill: Path) -> list[Source]:

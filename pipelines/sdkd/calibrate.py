@@ -5,7 +5,8 @@ and latent maps are kept here, and a step of distillation costs the student's wo
 asked in evaluation mode. Energies of bands come from training windows only.
 
 Leaves `<teacher>.safetensors` (output, latent, high, low), the same of an untrained network
-(`<teacher>-random`, the placebo), `bands.json`, and a picture.
+(`<teacher>-random`, the placebo), `bands.json`, a picture, and a table of how much of each map lies
+in the high band.
 """
 
 from __future__ import annotations
@@ -64,19 +65,21 @@ def run(params: Params, inputs: Inputs, out: Path, job: Job) -> None:
     untrained = build(read_json(inputs["teach"] / params.teacher / "config.json")).eval()
     nets[params.teacher + RANDOM] = untrained
     cutoff = params.cutoff * min(nets[params.teacher].latent[1:]) / 2
-    told, shown = {}, {"targets": spectrum(y)}
+    told, parts, shown = {}, {}, {"targets": spectrum(y)}
     with job.progress(len(nets), "teachers") as bar:
         for name, net in nets.items():
             assert isinstance(net, SimVP)
             answers = ask(net.to(job.device), x, params.batch)
             write_bytes(out / f"{name}.safetensors", save(answers))
             told[name] = described(answers, cutoff)
+            parts[name] = shares(answers, cutoff)
             shown[name] = spectrum(_centred(answers["latent"]))
             bar.advance(note=name)
     low, high = energies(y, cutoff)
     bands: dict[str, Any] = {
         "cutoff": cutoff,
         "energy": told,
+        "high_share": parts,
         "targets": {"low": low, "high": high},
     }
     write_json(out / "bands.json", bands)
@@ -105,6 +108,15 @@ def described(answers: dict[str, Tensor], cutoff: float) -> dict[str, float]:
         found |= {f"{key}_low": low, f"{key}_high": high, key: low + high}
     for key in sorted({"high", "low"} & set(answers)):
         found[key] = float(_centred(answers[key]).double().square().mean())
+    return found
+
+
+def shares(answers: dict[str, Tensor], cutoff: float) -> dict[str, float]:
+    """How much of the energy of each of a teacher's maps lies above the cutoff, by map."""
+    found = {}
+    for key, maps in answers.items():
+        low, high = energies(_centred(maps), cutoff)
+        found[key] = high / (low + high) if low + high > 0 else 0.0
     return found
 
 

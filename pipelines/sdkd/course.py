@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from pipelines.sdkd import cache
-from pipelines.sdkd.arms import Arm, Bound, Fade, Weights
+from pipelines.sdkd.arms import Arm, Bound, Fade, Weights, infeasible
 from pipelines.sdkd.data import Fields
 from pipelines.sdkd.model import StudentNet, build, config
 from pipelines.sdkd.nets.frame import Forecaster
 from pipelines.sdkd.pupil import Pupil
 from pipelines.sdkd.training import shape_of, step_loss, valid_loss
+from stages.core.errors import UserError
 from stages.core.seeding import seed_all, seed_of
 from stages.teach.loop import TrainSpec, fit
 
@@ -41,7 +42,13 @@ class Course:
     def open(
         cls, prepare: Path, calibrate: Path, arm: Arm, fade: Fade, bound: Bound, job: Job
     ) -> Course:
-        """Read the data, and of the teachers' answers those that the arm needs."""
+        """Read the data, and of the teachers' answers those that the arm needs.
+
+        Raises:
+            UserError: several teachers' weights cannot keep below `bound`.
+        """
+        if reason := infeasible(arm, bound):
+            raise UserError(f"params.yaml: sdkd.{reason}")
         answers = None
         if arm.loss != "none":
             answers = cache.read(calibrate, arm.teachers, arm.keys, job.device)

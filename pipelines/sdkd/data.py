@@ -22,17 +22,17 @@ TRAIN = SPLITS[0]
 class Fields:
     """What `prepare` made: trajectories, and the windows of history and future cut from them.
 
-    One mean and one standard deviation hold for everything, those of the training trajectories:
-    each frame, channel or trajectory by itself would give away its own level, and would weigh
-    early frames, which are faint, like late ones.
+    Each channel has one mean and one standard deviation, those of the training trajectories, since
+    channels may differ in unit. Frames and trajectories have none of their own: these would give
+    away their level, and would weigh early frames, which are faint, like late ones.
 
     Attributes:
         dataset: its name in tables of scores.
         history, horizon: frames given and frames to forecast.
         channels: of a frame.
         size: (H, W).
-        mean, std: of the training trajectories, raw units.
-        low, high: their least and greatest value, raw units.
+        mean, std: of each channel of the training trajectories, raw units.
+        low, high: their least and greatest value in any channel, raw units.
         unit: of the values.
     """
 
@@ -43,8 +43,8 @@ class Fields:
         self.horizon: int = manifest["horizon"]
         self.channels: int = manifest["channels"]
         self.size: tuple[int, int] = (manifest["size"][0], manifest["size"][1])
-        self.mean: float = manifest["mean"]
-        self.std: float = manifest["std"]
+        self.mean: tuple[float, ...] = tuple(manifest["mean"])
+        self.std: tuple[float, ...] = tuple(manifest["std"])
         self.low: float = manifest["low"]
         self.high: float = manifest["high"]
         self.unit: str = manifest["unit"]
@@ -121,8 +121,15 @@ class Fields:
         return ids, *self._cut(split, torch.arange(len(windows)))
 
     def raw(self, values: Tensor) -> Tensor:
-        """Normalised values in raw units again."""
-        return values * self.std + self.mean
+        """Normalised values (..., C, H, W) in raw units again."""
+        mean, std = self._moments()
+        return values * std.to(values.device) + mean.to(values.device)
+
+    def _moments(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation to broadcast over (..., C, H, W)."""
+        import torch
+
+        return torch.tensor(self.mean)[:, None, None], torch.tensor(self.std)[:, None, None]
 
     def _cut(self, split: str, index: Tensor) -> tuple[Tensor, Tensor]:
         """History and future of the windows at these places."""
@@ -135,7 +142,8 @@ class Fields:
             windows = self.windows(split)
             chosen = [windows[place] for place in index.tolist()]
             cut = torch.stack([raw[n, t : t + length] for n, t in chosen])
-        cut = (cut - self.mean) / self.std
+        mean, std = self._moments()
+        cut = (cut - mean) / std
         return cut[:, : self.history], cut[:, self.history :]
 
 

@@ -11,10 +11,10 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import Field
+from pydantic import model_validator
 from safetensors.torch import save
 
-from pipelines.sdkd.arms import Arm, Bound, Fade, Students, Weights
+from pipelines.sdkd.arms import Arm, Bound, Class, Fade, Students, Weights, untrained
 from pipelines.sdkd.course import Course, Result, train
 from stages.core import params as core
 from stages.core.errors import UserError
@@ -24,12 +24,6 @@ from stages.teach.loop import TrainSpec, curve_csv
 
 if TYPE_CHECKING:
     from stages.core.job import Inputs, Job
-
-
-class Class(core.Params):
-    """`students`: which of tune's students this variant trains."""
-
-    students: Annotated[list[str], Field(min_length=1)]
 
 
 class Params(core.Params):
@@ -45,6 +39,12 @@ class Params(core.Params):
     bound: Bound
     students: Annotated[Students, Borrowed("tune.students")]
     variant: Class
+
+    @model_validator(mode="after")
+    def _trained(self) -> Params:
+        if reason := untrained(self.students, self.train):
+            raise ValueError(reason)
+        return self
 
 
 def run(params: Params, inputs: Inputs, out: Path, job: Job) -> None:

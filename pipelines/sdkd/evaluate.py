@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
 from pipelines.sdkd import examples, pictures, searches, summary
+from pipelines.sdkd.arms import Class
 from pipelines.sdkd.data import Fields
 from pipelines.sdkd.examples import Arm, Examples
 from pipelines.sdkd.model import load
@@ -47,7 +48,7 @@ class Params(core.Params):
     batch_size: int = Field(ge=1)
     bands: Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=2)]
     examples: Examples
-    variants: Annotated[dict[str, dict[str, Any]], core.Borrowed("distill.variants")]
+    variants: Annotated[dict[str, Class], core.Borrowed("distill.variants")]
     seeds: Annotated[list[str], core.Borrowed("distill.seeds")]
     teacher: Annotated[str, core.Borrowed("calibrate.teacher")]
 
@@ -55,7 +56,7 @@ class Params(core.Params):
     def _sensible(self) -> Params:
         if self.bands != sorted(set(self.bands)) or self.bands[0] != 0:
             raise ValueError(f"bands must rise from 0: {self.bands}")
-        students = sorted({s for arm in self.variants.values() for s in arm["students"]})
+        students = sorted({s for arm in self.variants.values() for s in arm.students})
         if self.examples.student not in students:
             raise ValueError(
                 f"examples.student is '{self.examples.student}', but distill.variants has the "
@@ -131,7 +132,7 @@ def forecasters(params: Params, inputs: Inputs, fields: Fields, job: Job) -> lis
     Raises:
         UserError: one is missing, or one is there that params.yaml does not name.
     """
-    students = tuple(sorted({s for arm in params.variants.values() for s in arm["students"]}))
+    students = tuple(sorted({s for arm in params.variants.values() for s in arm.students}))
     arms = [
         Arm(PERSISTENCE, students, 0, lambda x: measures.persistence(x, fields.horizon)),
     ]
@@ -145,7 +146,7 @@ def forecasters(params: Params, inputs: Inputs, fields: Fields, job: Job) -> lis
         variant = TEACHER if name == params.teacher else f"{TEACHER}_{name}"
         arms.append(Arm(variant, students, 0, _net(inputs["teach"] / name, params, job)))
     for variant, seeds in folders.runs(inputs["distill"], params.variants, params.seeds).items():
-        wanted = params.variants[variant]["students"]
+        wanted = params.variants[variant].students
         for seed, place in seeds:
             folders.same_folders(place, wanted)
             for student in wanted:

@@ -33,7 +33,8 @@ def show(fields: Fields, out: Path) -> dict[str, Any]:
     """Draw samples and spectra, tabulate the simplest forecasts, and sum them up."""
     _samples(fields, out)
     _spectra(fields, out)
-    return {"std": fields.std, "range": fields.high - fields.low, **baselines(fields, out)}
+    spread = {f"channel_{place + 1}": std for place, std in enumerate(fields.std)}
+    return {"std": spread, "range": fields.high - fields.low, **baselines(fields, out)}
 
 
 def baselines(fields: Fields, out: Path) -> dict[str, Any]:

@@ -11,11 +11,7 @@ Layouts, N trajectories of T frames:
   last of training, at a distance at which none shares a frame.
 * weatherbench: `<variable>/*.nc`, a file a year, in each an array (hours, latitude, longitude)
   [code: OpenSTL, dataloader_weather.py, which takes 37, 1 and 2 years]. A year is a trajectory.
-* rayleigh_benard: one `.npy`, `.npz`, `.nc` or `.pt`, either (N, T, C, H, W), or one simulation
-  (T, C, H, W), which is cut into `tiles` along its width and into consecutive spans of time, each
-  tile of a span a trajectory [shape (2000, 2, 256, 1792), seven tiles and every fourth point: code
-  of TF-Net, data_prep.py; the spans: ours, since overlapping windows of all of it, as there, would
-  put almost equal frames into training and test].
+* rayleigh_benard: one `.npy`, `.npz`, `.nc` or `.pt`, see `convection.py`.
 
 Of trajectories without a split of their own the first are for training, the last for the test, and
 those before the last for validation.
@@ -23,54 +19,16 @@ those before the last for validation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
-from pydantic import Field
 
+from pipelines.sdkd.convection import rayleigh_benard
 from pipelines.sdkd.data import SPLITS
-from stages.core import params as core
+from pipelines.sdkd.published import Array, Counts, Found, Published, only, parted, places
 from stages.core.errors import UserError
 from stages.prepare.arrays import read
-
-Array = NDArray[Any]
-
-
-class Published(core.Params):
-    """A published set.
-
-    Attributes:
-        layout: see above.
-        root: its file or folder, best given relative to the project.
-        variables: names of arrays or, for weatherbench, folders, one a channel; none for the only
-            one there is.
-        every: keep every so many frames.
-        coarsen: keep every so many points of height and width.
-        tiles: parts of the width, for rayleigh_benard.
-    """
-
-    layout: Literal["fno", "taxibj", "weatherbench", "rayleigh_benard"]
-    root: str
-    variables: list[str]
-    every: int = Field(ge=1)
-    coarsen: int = Field(ge=1)
-    tiles: int = Field(ge=1)
-
-
-@dataclass(frozen=True)
-class Found:
-    """What was read: split -> (N, T, C, H, W) float32, and what it is."""
-
-    title: str
-    unit: str
-    fields: dict[str, Array]
-
-
-Counts = Mapping[str, int]
 
 
 def find(root: Path, given: Published, counts: Counts) -> Found:
@@ -95,10 +53,10 @@ def find(root: Path, given: Published, counts: Counts) -> Found:
 
 
 def _fno(root: Path, given: Published, counts: Counts) -> Found:
-    u = read(_only(root, ".mat"), _name(given) or "u")
+    u = read(only(root, ".mat"), _name(given) or "u")
     if u.ndim != 4:
         raise UserError(f"'{root}': expected u (N, H, W, T), found {u.shape}")
-    fields = _split(np.moveaxis(u, 3, 1)[:, :, None], counts, root)
+    fields = parted(np.moveaxis(u, 3, 1)[:, :, None], counts, root)
     return Found("Navier-Stokes (FNO)", "vorticity", fields)
 
 
@@ -142,7 +100,7 @@ def _joined(x: Array, y: Array) -> Array:
 
 
 def _weatherbench(root: Path, given: Published, counts: Counts) -> Found:
-    names = given.variables or [_only(root, "").name]
+    names = given.variables or [only(root, "").name]
     channels = []
     for name in names:
         years = sorted((root / name).glob("*.nc"))
@@ -152,7 +110,7 @@ def _weatherbench(root: Path, given: Published, counts: Counts) -> Found:
                 f"'{root / name}' holds {len(years)} files *.nc, a year each; "
                 f"'sdkd.prepare.trajectories' in params.yaml asks for {needed}"
             )
-        wanted = [years[place] for place in _places(len(years), counts)]
+        wanted = [years[place] for place in places(len(years), counts)]
         arrays = [read(year) for year in wanted]
         shapes = {a.shape[1:] for a in arrays}
         if len(shapes) > 1 or arrays[0].ndim != 3:
@@ -161,76 +119,17 @@ def _weatherbench(root: Path, given: Published, counts: Counts) -> Found:
         channels.append(np.stack([a[:length] for a in arrays]))
     if len({c.shape for c in channels}) > 1:
         raise UserError(f"'{root}': {', '.join(names)} differ in hours or grid")
-    fields = _split(np.stack(channels, 2), counts, root)
+    fields = parted(np.stack(channels, 2), counts, root)
     return Found(f"WeatherBench {' '.join(names)}", "units of the variable", fields)
-
-
-def _rayleigh_benard(root: Path, given: Published, counts: Counts) -> Found:
-    path = root if root.is_file() else _only(root, "")
-    names = given.variables or [None]
-    arrays = [read(path, name) for name in names]
-    fields = arrays[0] if len(arrays) == 1 else np.stack(arrays, -3)
-    if fields.ndim == 4:
-        spans = sum(counts.values())
-        frames, width = fields.shape[0] // spans, fields.shape[3] // given.tiles
-        if not frames or not width:
-            raise UserError(
-                f"'{path}' has {fields.shape[0]} frames of width {fields.shape[3]}, too little for "
-                f"{spans} spans (sdkd.prepare.trajectories) and {given.tiles} tiles"
-            )
-        places = [(s, t) for s in range(spans) for t in range(given.tiles)]
-        fields = np.stack([
-            fields[s * frames : (s + 1) * frames, :, :, t * width : (t + 1) * width]
-            for s, t in places
-        ])  # fmt: skip
-        counts = {split: count * given.tiles for split, count in counts.items()}
-    if fields.ndim != 5:
-        raise UserError(f"'{path}': expected (N, T, C, H, W) or (T, C, H, W), found {fields.shape}")
-    return Found("Rayleigh-Bénard", "as stored", _split(fields, counts, path))
-
-
-def _places(there: int, counts: Counts) -> list[int]:
-    """Which of `there` trajectories are used, in order: the first, and the last."""
-    late = counts["valid"] + counts["test"]
-    return [*range(counts["train"]), *range(there - late, there)]
-
-
-def _split(fields: Array, counts: Counts, root: Path) -> dict[str, Array]:
-    needed = sum(counts.values())
-    if len(fields) < needed:
-        raise UserError(
-            f"'{root}' has {len(fields)} trajectories, fewer than the {needed} of "
-            "'sdkd.prepare.trajectories' in params.yaml"
-        )
-    late = len(fields) - counts["test"]
-    return {
-        "train": fields[: counts["train"]],
-        "valid": fields[late - counts["valid"] : late],
-        "test": fields[late:],
-    }
 
 
 def _name(given: Published) -> str | None:
     return given.variables[0] if given.variables else None
 
 
-def _only(root: Path, suffix: str) -> Path:
-    """The only entry of a folder with this ending, or `root` itself where that is a file."""
-    if root.is_file():
-        return root
-    entries = root.iterdir() if root.is_dir() else ()
-    found = sorted(p for p in entries if p.name.endswith(suffix) and p.name[0] != ".")
-    if len(found) != 1:
-        what = f"one file *{suffix}" if suffix else "one entry"
-        raise UserError(
-            f"'{root}': expected {what}, found {', '.join(p.name for p in found[:9]) or 'none'}"
-        )
-    return found[0]
-
-
 _LAYOUTS: dict[str, Callable[[Path, Published, Counts], Found]] = {
     "fno": _fno,
     "taxibj": _taxibj,
     "weatherbench": _weatherbench,
-    "rayleigh_benard": _rayleigh_benard,
+    "rayleigh_benard": rayleigh_benard,
 }

@@ -8,7 +8,7 @@ Splits are by trajectory: windows of one trajectory never stand on two sides.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +20,8 @@ from torch import Tensor
 from pipelines.sdkd import exhibits, layouts
 from pipelines.sdkd.accuracy import accuracy
 from pipelines.sdkd.data import KEY, MANIFEST, SPLITS, Fields, starts
-from pipelines.sdkd.layouts import Published
 from pipelines.sdkd.navier_stokes import Recipe
+from pipelines.sdkd.published import Published
 from pipelines.sdkd.simulate import simulate
 from stages.core import params as core
 from stages.core.errors import UserError
@@ -102,6 +102,9 @@ def run(params: Params, inputs: Inputs, out: Path, job: Job) -> None:
             "licence": "that of its publisher; the files do not carry it",
             "unit": found.unit,
         }
+        if len(params.published.variables) > 1:
+            fields, about["scaled_by"] = alike(fields, params.published.variables)
+            about["unit"] = "standard deviations of each variable"
     manifest = about | described(fields, params)
     for split, values in fields.items():
         write_bytes(out / f"{split}.safetensors", save({KEY: values.contiguous()}))
@@ -119,7 +122,8 @@ def described(fields: Mapping[str, Tensor], params: Params) -> dict[str, Any]:
     """What the manifest says of the fields (N, T, C, H, W) of each split.
 
     Raises:
-        UserError: a trajectory is too short for one window, or all values are the same.
+        UserError: a trajectory is too short for one window, all values of a channel are the same,
+            or a test frame is zero everywhere.
     """
     train = fields[SPLITS[0]]
     frames, channels, *size = train.shape[1:]
@@ -130,9 +134,8 @@ def described(fields: Mapping[str, Tensor], params: Params) -> dict[str, Any]:
             f"the trajectories for {', '.join(short)} have {fields[short[0]].shape[1]} frames, "
             f"fewer than history + horizon, {length} (sdkd.prepare in params.yaml)"
         )
+    _without_empty_frames(fields["test"], params.history)
     mean, std = moments(train)
-    if std == 0:
-        raise UserError("all values of the training trajectories are the same")
     return {
         "history": params.history,
         "horizon": params.horizon,
@@ -158,11 +161,52 @@ def described(fields: Mapping[str, Tensor], params: Params) -> dict[str, Any]:
     }
 
 
-def moments(fields: Tensor) -> tuple[float, float]:
-    """Mean and standard deviation of all values of (N, …), in double precision.
+def alike(
+    fields: Mapping[str, Tensor], names: Sequence[str]
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Several variables, a channel each, in units of each one's own spread over the training set.
+
+    Else the error of one in hundreds of kelvin would be all that a mean over channels shows.
+
+    Returns:
+        The fields, and by variable the mean that was taken off and what was divided by.
+    """
+    mean, std = moments(fields[SPLITS[0]])
+    level, unit = torch.tensor(mean)[:, None, None], torch.tensor(std)[:, None, None]
+    told = {n: {"mean": m, "std": s} for n, m, s in zip(names, mean, std, strict=True)}
+    return {split: (values - level) / unit for split, values in fields.items()}, told
+
+
+def _without_empty_frames(test: Tensor, history: int) -> None:
+    """Raise where a frame that may have to be forecast is zero everywhere.
+
+    An error relative to it has no meaning; and after normalisation and back it would not be zero
+    any more, but a rounding error, to which every forecast's error is immense.
+    """
+    empty = (test[:, history:] == 0).flatten(2).all(-1).nonzero().tolist()
+    if empty:
+        trajectory, frame = empty[0]
+        raise UserError(
+            f"frame {frame + history + 1} of test trajectory {trajectory + 1} is zero everywhere "
+            f"({len(empty)} such frames in all): no relative error is defined for it; prepare data "
+            "without such frames, or with an offset"
+        )
+
+
+def moments(fields: Tensor) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each channel of (N, T, C, H, W), in double precision.
 
     Trajectory by trajectory: a published set need not fit into memory twice.
+
+    Raises:
+        UserError: all values of a channel are the same.
     """
-    mean = sum(float(one.double().mean()) for one in fields) / len(fields)
-    square = sum(float((one.double() - mean).square().mean()) for one in fields) / len(fields)
-    return mean, square**0.5
+    count, over = len(fields), (0, 2, 3)
+    mean = torch.stack([one.double().mean(over) for one in fields]).sum(0) / count
+    apart = (one.double() - mean[:, None, None] for one in fields)
+    square = torch.stack([one.square().mean(over) for one in apart]).sum(0) / count
+    std = square.sqrt().tolist()
+    if 0 in std:
+        which = f" in channel {std.index(0) + 1}" if len(std) > 1 else ""
+        raise UserError(f"all values of the training trajectories are the same{which}")
+    return mean.tolist(), std

@@ -1,4 +1,5 @@
-"""How calibrate's bands are shown: the spectra of latent maps and targets, and where they part."""
+"""How calibrate's bands are shown: the spectra of latent maps and targets, where they part, and
+how much of each of a teacher's maps lies in the high band."""
 
 from __future__ import annotations
 
@@ -8,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.sdkd.cache import RANDOM
 from pipelines.sdkd.names import net
-from stages.core.pictures import save
+from stages.core.pictures import add_exhibit, save
+from stages.prepare.tables import write_csv
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -17,10 +19,17 @@ if TYPE_CHECKING:
     from stages.core.pictures import Theme
 
 TARGETS = "targets"
+MAPS = {
+    "output": "forecast",
+    "latent": "latent map",
+    "high": "convolution branch",
+    "low": "attention branch",
+}
+"""What a teacher's maps are called; the branches by what they are, not by what they are for."""
 
 
 def show(out: Path, spectra: Mapping[str, Tensor], bands: Mapping[str, Any]) -> None:
-    """Draw the spectra into a stage's folder.
+    """Draw the spectra into a stage's folder, and add the table of shares.
 
     Args:
         spectra: the targets' and each teacher's latent maps' energy by whole wavenumber.
@@ -50,6 +59,28 @@ def show(out: Path, spectra: Mapping[str, Tensor], bands: Mapping[str, Any]) -> 
         alt="Share of energy above the cutoff: "
         + "; ".join(f"{_label(name)} {share:.1%}" for name, share in _high(bands).items())
         + ".",
+    )
+    _tabulate(out, bands)
+
+
+def _tabulate(out: Path, bands: Mapping[str, Any]) -> None:
+    """The high band's share of each teacher's maps."""
+    rows = []
+    for name, own in bands["high_share"].items():
+        known = net(name.removesuffix(RANDOM)) + (" untrained" if name.endswith(RANDOM) else "")
+        shown = {title: f"{own[key]:.3f}" if key in own else "" for key, title in MAPS.items()}
+        rows.append({"teacher": known, **shown})
+    write_csv(out / "bands.csv", rows)
+    add_exhibit(
+        out,
+        kind="table",
+        name="bands",
+        file="bands.csv",
+        title="How much of each map lies in the high band",
+        caption=f"Share of the energy above {bands['cutoff']:g} waves per width, over the training "
+        "windows, without each channel's mean; the branches are those of the last block. The paper "
+        "takes attention for the branch of low frequencies and convolution for that of high ones: "
+        "then the last number of a line would be the smaller of the last two.",
     )
 
 

@@ -18,6 +18,7 @@ from stages.core import child, dag, digests, warm
 from stages.core.files import read_json, remove
 from stages.core.params import read_yaml
 from stages.core.profiles import make_tree
+from stages.core.repro import wanted
 
 
 def timed_stages(root: Path, paper: str) -> set[str]:
@@ -58,17 +59,22 @@ def verify(root: Path, profile: str, papers: list[str]) -> int:
         chosen = papers or there
         targets = [f"pipelines/{paper}/dvc.yaml" for paper in chosen]
         console.print(f"run {side} of {profile} in {tree.relative_to(root)}")
-        threads = read_yaml(tree / "params.yaml")["common"]["threads"]
+        values = read_yaml(tree / "params.yaml")
         env = {**os.environ, "PYTHONHASHSEED": seed}
         with contextlib.ExitStack() as stack:
             if side == "a":
-                env |= stack.enter_context(warm.kept(tree, threads, env))
+                env |= stack.enter_context(warm.kept(tree, values["common"]["threads"], env))
             words = [sys.executable, "-m", "dvc", "repro", "--keep-going", *targets]
             code = child.run(words, tree, env)
         if code:
             return code
-        sides.append((tree, chosen))
+        sides.append((tree, compared(tree, chosen, values)))
     return _compared(sides, console)
+
+
+def compared(root: Path, papers: list[str], values: dict[str, Any]) -> list[str]:
+    """Whose outputs are compared: the papers', and those of the foundations that they stand on."""
+    return list(dict.fromkeys(node.paper for node in wanted(root, papers, values)))
 
 
 def _compared(sides: list[tuple[Path, list[str]]], console: Console) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from stages.core import params as core
@@ -44,6 +44,15 @@ class Hybrid(Teacher):
     net: Literal["alternet"]  # type: ignore[assignment]
     heads: int = Field(ge=1)
     mode: Literal["parallel", "serial"]
+
+    @model_validator(mode="after")
+    def _divides(self) -> Hybrid:
+        if self.hidden_t % self.heads:
+            raise ValueError(
+                f"heads is {self.heads}, which does not divide hidden_t, {self.hidden_t}: each "
+                "head takes as many of its channels"
+            )
+        return self
 
 
 class UNetNumbers(core.Params):

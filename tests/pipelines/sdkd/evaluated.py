@@ -33,7 +33,7 @@ VARIANTS = {
 }
 COUNTS = {"train": 4, "valid": 2, "test": 5}
 CUTOFF = 3.0
-SEARCH = "student,rate,lambda,alpha,valid_mse,best_step,steps\nunet,1,0.1,1,0.5,3,3\n"
+SEARCH = "student,rate,lambda,alpha,valid_mse,steps,valid_mse_seed0\nunet,1,0.1,1,0.5,3,0.5\n"
 VALUES = {
     "evaluate": {
         "batch_size": 2,
@@ -61,7 +61,7 @@ def fields(folder: Path) -> None:
         save_file({"fields": value[:, :, None].contiguous()}, folder / f"{split}.safetensors")
     manifest = {
         "dataset": "waves", "history": 3, "horizon": 4, "channels": 1, "size": [16, 16],
-        "mean": 2.0, "std": 3.7, "low": -5.0, "high": 9.0, "unit": "vorticity", "stride": 1,
+        "mean": [2.0], "std": [3.7], "low": -5.0, "high": 9.0, "unit": "vorticity", "stride": 1,
     }  # fmt: skip
     write_json(folder / MANIFEST, manifest)
 

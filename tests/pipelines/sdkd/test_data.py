@@ -20,7 +20,7 @@ def write(folder, frames=5, stride=1, counts=(7, 2, 3)):
         save_file({"fields": fields}, folder / f"{split}.safetensors")
     manifest = {
         "dataset": "numbers", "history": HISTORY, "horizon": HORIZON, "channels": 2,
-        "size": [4, 6], "mean": 100.0, "std": 50.0, "low": -1.0, "high": 9.0,
+        "size": [4, 6], "mean": [100.0, 200.0], "std": [50.0, 25.0], "low": -1.0, "high": 9.0,
         "unit": "m", "stride": stride,
     }  # fmt: skip
     write_json(folder / MANIFEST, manifest)
@@ -61,6 +61,7 @@ def test_long_trajectories_are_cut_into_windows(long):
 def test_values_are_normalised_and_back(fields):
     _, x, _ = fields.fixed("test")
     assert float(x[0, 1, 0, 0, 0]) == pytest.approx((1 - 100) / 50)
+    assert float(x[0, 1, 1, 0, 0]) == pytest.approx((1 - 200) / 25)
     assert float(fields.raw(x)[0, 1, 0, 0, 0]) == pytest.approx(1.0, abs=1e-4)
 
 

@@ -61,6 +61,10 @@ def test_a_window_or_lead_that_is_not_there(root):
         ({"evaluate": {"examples": {"student": "resnet"}}}, "has the students mixer, unet"),
         ({"distill": {"variants": {"teacher_two": {"students": ["unet"]}}}}, "no arm may be"),
         ({"evaluate": {"batch": 1}}, r"unknown key 'sdkd\.evaluate\.batch'"),
+        (
+            {"distill": {"variants": {"empty": {}}}},
+            r"the key 'sdkd\.distill\.variants\.empty\.students' is missing",
+        ),
     ],
 )
 def test_parameters_that_make_no_sense(changes, message):

@@ -3,15 +3,20 @@
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
-from pipelines.sdkd.layouts import Published, find
+from pipelines.sdkd.layouts import find
+from pipelines.sdkd.published import Published
 from stages.core.errors import UserError
 
 COUNTS = {"train": 3, "valid": 1, "test": 2}
 
 
 def given(layout, **change):
-    values = {"layout": layout, "root": "", "variables": [], "every": 1, "coarsen": 1, "tiles": 1}
+    values = {
+        "layout": layout, "root": "", "variables": [], "every": 1, "coarsen": 1, "tiles": 1,
+        "axes": None,
+    }  # fmt: skip
     return Published.model_validate(values | change)
 
 
@@ -190,7 +195,8 @@ def test_one_simulation_is_cut_in_time_and_width(tmp_path):
     """Spans of time part the splits: no frame of a test span is in training, in any tile."""
     data = numbered(25, 2, 8, 24)
     torch.save(torch.from_numpy(data), tmp_path / "rbc_data.pt")
-    found = find(tmp_path, given("rayleigh_benard", tiles=3, coarsen=4), COUNTS)
+    wanted = given("rayleigh_benard", tiles=3, coarsen=4, axes="TCHW")
+    found = find(tmp_path, wanted, COUNTS)
     assert {s: f.shape for s, f in found.fields.items()} == {
         "train": (9, 4, 2, 2, 2), "valid": (3, 4, 2, 2, 2), "test": (6, 4, 2, 2, 2),
     }  # fmt: skip
@@ -217,7 +223,65 @@ def test_netcdf_variables_are_channels(tmp_path):
 def test_too_short_a_simulation_is_told(tmp_path):
     np.save(tmp_path / "a.npy", numbered(5, 2, 4, 4))
     with pytest.raises(UserError, match="has 5 frames of width 4, too little for 6 spans"):
+        find(tmp_path, given("rayleigh_benard", axes="TCHW"), COUNTS)
+    np.save(tmp_path / "a.npy", numbered(5, 4))
+    with pytest.raises(UserError, match=r"expected \(N, T, C, H, W\), \(T, C, H, W\), "):
         find(tmp_path, given("rayleigh_benard"), COUNTS)
-    np.save(tmp_path / "a.npy", numbered(5, 4, 4))
-    with pytest.raises(UserError, match=r"expected \(N, T, C, H, W\) or \(T, C, H, W\)"):
+
+
+def test_trajectories_without_channels_are_not_taken_for_a_simulation(tmp_path):
+    """(N, T, H, W) and (T, C, H, W) look alike: the user says which it is."""
+    data = numbered(8, 5, 4, 6)
+    np.save(tmp_path / "a.npy", data)
+    with pytest.raises(UserError, match=r"published.axes in params.yaml: TCHW or NTHW"):
         find(tmp_path, given("rayleigh_benard"), COUNTS)
+    found = find(tmp_path, given("rayleigh_benard", axes="NTHW"), COUNTS)
+    np.testing.assert_array_equal(found.fields["test"], data[6:, :, None])
+    found = find(tmp_path, given("rayleigh_benard", axes="TCHW"), COUNTS)
+    np.testing.assert_array_equal(found.fields["test"][1], data[5:6])
+    with pytest.raises(UserError, match=r"axes is THW, but the array has the shape \(8, 5, 4, 6\)"):
+        find(tmp_path, given("rayleigh_benard", axes="THW"), COUNTS)
+
+
+def test_a_scalar_simulation_needs_no_axis_for_its_channel(tmp_path):
+    data = numbered(12, 4, 6)
+    np.save(tmp_path / "a.npy", data)
+    found = find(tmp_path, given("rayleigh_benard", tiles=2), COUNTS)
+    assert found.fields["test"].shape == (4, 2, 1, 4, 3)
+    np.testing.assert_array_equal(found.fields["test"][3, :, 0], data[10:12, :, 3:])
+
+
+def test_trajectories_of_several_variables_are_stacked(tmp_path):
+    u, v = numbered(8, 5, 4, 6), -numbered(8, 5, 4, 6)
+    np.savez(tmp_path / "rbc.npz", u=u, v=v)
+    found = find(tmp_path, given("rayleigh_benard", variables=["v", "u"]), COUNTS)
+    np.testing.assert_array_equal(found.fields["train"], np.stack([v, u], 2)[:3])
+
+
+def test_variables_of_unequal_shape_are_told(tmp_path):
+    np.savez(tmp_path / "rbc.npz", u=numbered(12, 4, 4), v=numbered(12, 4, 5))
+    message = r"must have one shape, found u \(12, 4, 4\), v \(12, 4, 5\)"
+    with pytest.raises(UserError, match=message):
+        find(tmp_path, given("rayleigh_benard", variables=["u", "v"]), COUNTS)
+
+
+def test_trajectories_are_not_cut_into_tiles(tmp_path):
+    np.save(tmp_path / "a.npy", numbered(8, 5, 2, 4, 6))
+    with pytest.raises(UserError, match=r"tiles is 3, but .* 8 trajectories .* put 1"):
+        find(tmp_path, given("rayleigh_benard", tiles=3), COUNTS)
+
+
+@pytest.mark.parametrize(
+    ("layout", "change", "message"),
+    [
+        ("taxibj", {"variables": ["inflow"]}, "of the layout taxibj must be none"),
+        ("taxibj", {"tiles": 2}, "the layout taxibj takes tiles: 1 and axes: null"),
+        ("weatherbench", {"axes": "THW"}, "the layout weatherbench takes tiles: 1"),
+        ("fno", {"variables": ["u", "a"]}, "of the layout fno must be one array"),
+        ("rayleigh_benard", {"variables": ["u", "u"]}, "names one twice"),
+        ("rayleigh_benard", {"variables": ["u", "v"], "axes": "TCHW"}, "axes must be NTHW or THW"),
+    ],
+)
+def test_what_a_layout_does_not_heed_is_refused(layout, change, message):
+    with pytest.raises(ValidationError, match=message):
+        given(layout, **change)

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from pipelines.sdkd import calibrate, course, distill, teach, tune
-from pipelines.sdkd.arms import Arm
+from pipelines.sdkd.arms import Arm, infeasible
 from pipelines.sdkd.model import load
 from pipelines.sdkd.training import step_loss, valid_loss
 from stages.core import environment
@@ -66,7 +66,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Job]
 def tuned(place: tuple[Path, Job], arm: str, out: Path, **changes: Any) -> Path:
     root, job = place
     values = {
-        "seed": 9, "steps": 3,
+        "seeds": [9, 4], "steps": 3,
         "grid": {"rates": [1.0, 0.5], "one": [0.1, 1.0], "two": [[0.1, 1.0], [1.0, 0.3]]},
         "students": STUDENTS, "train": dict.fromkeys(STUDENTS, SPEC), **LEARNING,
         "variant": ALL_ARMS[arm], **changes,
@@ -80,12 +80,13 @@ def tuned(place: tuple[Path, Job], arm: str, out: Path, **changes: Any) -> Path:
 
 
 def taught(
-    place: tuple[Path, Job], arm: str, chosen: Path, out: Path, students: list[str], resume: str
-) -> Path:
+    place: tuple[Path, Job], arm: str, chosen: Path, out: Path, students: list[str], resume: str,
+    change: dict[str, Any] | None = None,
+) -> Path:  # fmt: skip
     root, job = place
     values = {
         "train": dict.fromkeys(STUDENTS, SPEC), **LEARNING, "students": STUDENTS,
-        "variant": {"students": students},
+        "variant": {"students": students}, **(change or {}),
     }  # fmt: skip
     out.mkdir(parents=True, exist_ok=True)
     node = replace(NODE, variant=arm)
@@ -170,6 +171,25 @@ def test_trap_2_energies_are_those_of_the_training_windows(place: tuple[Path, Jo
     assert (root / "calibrate/pictures/spectra.svg").is_file()
 
 
+def test_what_lies_in_the_high_band_is_told_of_every_map(place: tuple[Path, Job]) -> None:
+    root, _ = place
+    bands = read_json(root / "calibrate/bands.json")
+    for name in (*TEACHERS, "alternet-random"):
+        kept = load_file(root / f"calibrate/{name}.safetensors")
+        assert set(bands["high_share"][name]) == set(kept)
+        for key, values in kept.items():
+            apart = values.double() - values.double().mean((0, -2, -1), keepdim=True)
+            _, high = split(apart, bands["cutoff"])
+            share = float(high.square().mean() / apart.square().mean())
+            assert bands["high_share"][name][key] == pytest.approx(share, rel=1e-5)
+    table = {r["teacher"]: r for r in rows(root / "calibrate/bands.csv")}
+    assert set(table) == {"ST-AlterNet", "ST-AlterNet, serial", "SimVP", "ST-AlterNet untrained"}
+    own = bands["high_share"]["alternet"]
+    assert table["ST-AlterNet"]["attention branch"] == f"{own['low']:.3f}"
+    assert table["ST-AlterNet"]["convolution branch"] == f"{own['high']:.3f}"
+    assert table["SimVP"]["attention branch"] == ""
+
+
 def test_an_unknown_teacher_is_an_error_that_says_what_there_is(
     place: tuple[Path, Job], tmp_path: Path
 ) -> None:
@@ -191,6 +211,10 @@ def test_every_arm_has_the_same_number_of_tries(results: dict[str, Path]) -> Non
         assert Arm.model_validate(chosen["arm"]) == Arm.model_validate(ALL_ARMS[arm])
         for student in STUDENTS:
             own = [r for r in found if r["student"] == student]
+            for r in own:
+                each = [float(r[f"valid_mse_seed{seed}"]) for seed in (9, 4)]
+                assert float(r["valid_mse"]) == pytest.approx(sum(each) / 2)
+                assert each[0] != each[1]
             best = min(own, key=lambda r: float(r["valid_mse"]))
             picked = chosen["students"][student]
             assert (picked["lambda"], picked["alpha"]) == (
@@ -207,8 +231,66 @@ def test_a_grid_that_favours_some_arms_is_refused() -> None:
     for change in ({"two": [[1.0, 1.0]]}, {"rates": [1.0]}):
         with pytest.raises(ValidationError, match="every arm gets the same number"):
             tune.Grid.model_validate(grid | change)
-    with pytest.raises(ValidationError, match="range as far"):
-        tune.Grid.model_validate(grid | {"two": [[1.0, 1.0], [0.2, 1.0]]})
+    with pytest.raises(ValidationError, match=r"beyond the range without alpha, 0\.1 to 1"):
+        tune.Grid.model_validate(grid | {"two": [[1.0, 1.0], [0.05, 1.0]]})
+
+
+@pytest.mark.parametrize(
+    ("arm", "change", "message"),
+    [
+        ("sdkd", {"train": {"unet": SPEC}}, "tune.students has resnet, mixer, but .* only unet"),
+        ("agree", {"bound": 0.3}, r"bound is 0\.3, but 2 weights .* at least 0\.5"),
+        ("agree_three", {"bound": 0.33}, r"must be at least 0\.334"),
+        ("sdkd", {"seeds": [1, 1]}, "names one twice"),
+    ],
+)
+def test_a_search_that_cannot_be_done_is_refused(
+    place: tuple[Path, Job], tmp_path: Path, arm: str, change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValidationError, match=message):
+        tuned(place, arm, tmp_path / "tune", **change)
+
+
+def test_one_teacher_needs_no_bound(place: tuple[Path, Job]) -> None:
+    """Nor do several that are averaged."""
+    assert not infeasible(Arm.model_validate(ARMS["sdkd"]), 0.3)
+    assert not infeasible(Arm.model_validate(ARMS["average"]), 0.3)
+    assert not infeasible(Arm.model_validate(ARMS["agree"]), 0.5)
+
+
+def test_a_bound_that_was_changed_after_the_search_is_refused(
+    results: dict[str, Path], place: tuple[Path, Job], tmp_path: Path
+) -> None:
+    root, _ = place
+    with pytest.raises(UserError, match=r"sdkd\.distill\.bound is 0\.3, but 2 weights"):
+        change = {"bound": 0.3}
+        taught(place, "agree", root / "tune/agree", tmp_path / "out", ["unet"], "bound", change)
+
+
+def test_a_student_without_a_training_is_refused(
+    results: dict[str, Path], place: tuple[Path, Job], tmp_path: Path
+) -> None:
+    root, _ = place
+    with pytest.raises(ValidationError, match=r"tune\.students has resnet, mixer, but"):
+        change = {"train": {"unet": SPEC}}
+        taught(place, "sdkd", root / "tune/sdkd", tmp_path / "out", ["unet"], "train", change)
+
+
+def test_the_mean_over_the_seeds_decides(
+    place: tuple[Path, Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One seed prefers the first point, the other one the second, and by more."""
+    found = {(0.1, 9): 0.4, (0.1, 4): 0.8, (1.0, 9): 0.5, (1.0, 4): 0.6}
+
+    def trained(_: Any, __: Any, weights: Any, spec: Any, *, name: str, seed: int) -> Any:
+        which = next(s for s in (9, 4) if seed == seed_of("tune", s))
+        return course.Result({}, {}, found[weights.lambda_, which], 2, 3, [])
+
+    monkeypatch.setattr(tune, "train", trained)
+    folder = tuned(place, "sdkd_low", tmp_path / "tune")
+    assert read_json(folder / "chosen.json")["students"]["unet"]["lambda"] == 1.0
+    told = [(r["valid_mse"], r["valid_mse_seed4"]) for r in rows(folder / "search.csv")[:2]]
+    assert told == [("0.6", "0.8"), ("0.55", "0.6")]
 
 
 def test_trap_3_a_lesson_does_not_choose_the_student(
@@ -286,7 +368,7 @@ def test_the_undistilled_arm_is_plain_training(
     """Bit for bit what the loop makes of the student without any of this."""
     root, job = place
     parsed = distill.Params.model_validate(
-        {"train": {"unet": SPEC}, **LEARNING, "students": STUDENTS,
+        {"train": dict.fromkeys(STUDENTS, SPEC), **LEARNING, "students": STUDENTS,
          "variant": {"students": ["unet"]}}
     )  # fmt: skip
     net = course.fresh(Waves(), parsed.students["unet"], 1)  # type: ignore[arg-type]
@@ -355,6 +437,6 @@ def test_a_killed_search_does_not_repeat_its_tries(
     left[0] = 100
     (tmp_path / "cut/tune").rmdir()
     again = tuned(place, "sdkd", tmp_path / "cut/tune")
-    assert left[0] == 97, "three tries were done before, three are left of six"
+    assert left[0] == 91, "three of twelve trainings were done before, nine are left"
     for name in ("search.csv", "chosen.json"):
         assert (again / name).read_bytes() == (whole / name).read_bytes()

@@ -134,6 +134,7 @@ def test_students_are_smaller_and_their_latent_is_a_quarter() -> None:
         ("unet", {"depth": 0}, "depth"), ("unet", {"colour": 1}, "colour"),
         ("alternet", {"mode": "both"}, "mode"), ("simvp", {"heads": 2}, "heads"),
         ("unet", {"net": "vit"}, "vit"),
+        ("alternet", {"heads": 5}, "heads is 5, which does not divide hidden_t, 12"),
     ],
 )  # fmt: skip
 def test_a_wrong_number_is_refused(name: str, change: dict[str, Any], said: str) -> None:

@@ -38,11 +38,12 @@ def test_it_leaves_what_the_others_read(out):
 def test_statistics_come_from_training_trajectories_alone(out):
     fields = Fields.load(out)
     train = load_file(out / "train.safetensors")["fields"].double()
-    assert fields.mean == pytest.approx(float(train.mean()), abs=1e-9)
-    assert fields.std == pytest.approx(float(train.std(correction=0)))
+    assert fields.mean == pytest.approx((float(train.mean()),), abs=1e-9)
+    assert fields.std == pytest.approx((float(train.std(correction=0)),))
     assert (fields.low, fields.high) == (float(train.min()), float(train.max()))
     whole = torch.cat([fields.trajectories(s) for s in ("train", "valid", "test")])
-    assert fields.std != pytest.approx(float(whole.double().std(correction=0)), rel=1e-4)
+    assert fields.std != pytest.approx((float(whole.double().std(correction=0)),), rel=1e-4)
+    assert read_json(out / "metrics.json")["std"] == {"channel_1": fields.std[0]}
 
 
 def test_more_test_trajectories_change_nothing_for_training(out, tmp_path):
@@ -119,6 +120,7 @@ def test_parameters_are_closed():
 def published(layout, root, **more):
     return {
         "layout": layout, "root": str(root), "variables": [], "every": 1, "coarsen": 1, "tiles": 1,
+        "axes": None,
     } | more  # fmt: skip
 
 
@@ -139,6 +141,56 @@ def test_a_published_set_without_a_change_is_refused(tmp_path):
     np.save(tmp_path / "still.npy", np.ones((10, 5, 1, 16, 16), dtype="float32"))
     with pytest.raises(UserError, match="all values of the training trajectories are the same"):
         make(tmp_path, published=published("rayleigh_benard", "still.npy"))
+
+
+def test_each_channel_has_its_own_moments(tmp_path):
+    """Channels may differ in unit: the second is a thousand times the first, and far from 0."""
+    data = np.random.default_rng(0).normal(size=(10, 5, 2, 16, 16)).astype("float32")
+    data[:, :, 1] = 1000 * data[:, :, 1] + 5e4
+    np.save(tmp_path / "two.npy", data)
+    fields = Fields.load(make(tmp_path, published=published("rayleigh_benard", "two.npy")))
+    train = data[:5].astype("float64")
+    assert fields.mean == pytest.approx(train.mean((0, 1, 3, 4)).tolist(), rel=1e-6, abs=1e-9)
+    assert fields.std == pytest.approx(train.std((0, 1, 3, 4)).tolist(), rel=1e-6)
+    _, x, y = fields.fixed("train")
+    whole = torch.cat([x, y], 1).double()
+    assert whole.mean((0, 1, 3, 4)).abs().max() < 1e-4
+    torch.testing.assert_close(whole.std((0, 1, 3, 4), correction=0), torch.ones(2).double())
+    back = fields.raw(fields.fixed("test")[1])
+    torch.testing.assert_close(back, torch.from_numpy(data[-3:, :3]), rtol=1e-6, atol=1e-2)
+
+
+def test_variables_of_different_units_are_scored_alike(tmp_path):
+    draw = np.random.default_rng(1).normal
+    u, v = (draw(0.0, 2.0, (10, 5, 16, 16)), draw(280.0, 30.0, (10, 5, 16, 16)))
+    np.savez(tmp_path / "two.npz", u=u, v=v)
+    given = published("rayleigh_benard", "two.npz", variables=["u", "v"])
+    out = make(tmp_path, published=given)
+    fields, told = Fields.load(out), read_json(out / "manifest.json")["scaled_by"]
+    assert told["v"] == pytest.approx({"mean": v[:5].mean(), "std": v[:5].std()}, rel=1e-5)
+    assert fields.unit == "standard deviations of each variable"
+    assert fields.std == pytest.approx((1.0, 1.0), rel=1e-4) and fields.high < 6
+    found = fields.trajectories("test")[:, :, 1].numpy() * told["v"]["std"] + told["v"]["mean"]
+    np.testing.assert_allclose(found, v[-3:], rtol=1e-5)
+
+
+def test_a_channel_without_a_change_is_refused(tmp_path):
+    data = np.random.default_rng(0).normal(size=(10, 5, 2, 16, 16)).astype("float32")
+    data[:, :, 1] = 7
+    np.save(tmp_path / "half.npy", data)
+    with pytest.raises(UserError, match="training trajectories are the same in channel 2"):
+        make(tmp_path, published=published("rayleigh_benard", "half.npy"))
+
+
+def test_a_frame_without_a_relative_error_is_refused(tmp_path):
+    data = np.random.default_rng(0).normal(size=(10, 5, 1, 16, 16)).astype("float32")
+    data[8, 2] = 0  # of the history: nobody forecasts it
+    np.save(tmp_path / "empty.npy", data)
+    assert make(tmp_path, "history", published=published("rayleigh_benard", "empty.npy")).is_dir()
+    data[8, 4] = 0
+    np.save(tmp_path / "empty.npy", data)
+    with pytest.raises(UserError, match="frame 5 of test trajectory 2 is zero everywhere"):
+        make(tmp_path, published=published("rayleigh_benard", "empty.npy"))
 
 
 def test_short_trajectories_of_a_published_set_are_refused(tmp_path):

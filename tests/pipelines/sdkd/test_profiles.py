@@ -25,7 +25,7 @@ ARMS = ("none", "agree_three", "sdkd_output")
 SHORT: dict[str, Any] = {
     "prepare": {"trajectories": {"train": 2, "valid": 1, "test": 2}},
     "calibrate": {"batch": 2},
-    "tune": {"steps": 1, "grid": {"rates": [1.0], "one": [1.0], "two": [[1.0, 1.0]]}},
+    "tune": {"seeds": [0], "steps": 1, "grid": {"rates": [1.0], "one": [1.0], "two": [[1.0, 1.0]]}},
     "distill": {"seeds": ["0-1"]},
     "bench": {
         "variants": ["sdkd_output"], "seeds": [0], "threads": [1], "rounds": 1, "repeats": 1,

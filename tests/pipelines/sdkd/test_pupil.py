@@ -223,6 +223,7 @@ def test_the_students_first_weights_do_not_depend_on_the_adapters(folder: Path) 
         ({"loss": "output", "teachers": []}, "needs teachers"),
         ({"loss": "feature", "teachers": ["a"], "high": False}, "no bands to leave out"),
         ({"loss": "latent_bands", "teachers": ["a"], "high": False, "low": False}, "must count"),
+        ({"loss": "output", "teachers": ["a", "b", "a"], "combine": "agree"}, "names a twice"),
     ],
 )
 def test_an_arm_that_makes_no_sense_is_refused(values: dict[str, Any], said: str) -> None:

@@ -9,6 +9,7 @@ import yaml
 
 from stages.core.files import write_text
 from stages.core.repro import wanted
+from stages.core.verify import compared
 
 VALUES = {"foundations": {"ground": {"teach": {"variants": {"one": {}, "two": {}}}}}}
 
@@ -62,3 +63,8 @@ def test_a_foundation_that_is_asked_for_comes_whole_and_first(root: Path) -> Non
     found = names(root, "above", "foundations/ground")
     assert set(found[:4]) == {own + n for n in ("prepare", "judge", "teach@one", "teach@two")}
     assert found[4:] == ["above:evaluate"]
+
+
+def test_what_a_paper_stands_on_is_verified_with_it(root: Path) -> None:
+    assert compared(root, ["above"], VALUES) == ["foundations/ground", "above"]
+    assert compared(root, ["alone"], VALUES) == ["alone"]
