@@ -64,7 +64,7 @@ def films(folder: Path, frames: int) -> None:
     import av
 
     folder.mkdir(parents=True)
-    for number in range(10):
+    for number in range(40):  # four of them for validation
         (folder / f"{number}.txt").write_text(f"a bar {'left' if number % 2 else 'right'}\n")
         with av.open(str(folder / f"{number}.mp4"), "w") as film:
             stream = film.add_stream("mpeg4", rate=25)
