@@ -24,6 +24,7 @@ from stages.core.files import read_json
 from stages.quantize import store
 from stages.quantize.capture import Records, watching
 from stages.quantize.layers import plain, quantized
+from stages.quantize.shared import share, siblings
 from stages.quantize.swap import swap
 
 MODEL, TRAINING = "model.safetensors", "training.json"
@@ -72,9 +73,19 @@ def build(ground: Ground, arm: Arm, cell: Cell, *, momentum: float, batch: int) 
     student = copy.deepcopy(ground.taught.denoiser)
     swap(student, cell.rules)
     parts.attach(student, arm, ground.salience, momentum=momentum, frames=frames, seed=ground.seed)
+    share_inputs(student, ground.records())
     if arm.gain == "measured":
         measure_gains(student, ground.records(), frames, batch)
     return student
+
+
+def share_inputs(student: Denoiser, records: Records) -> None:
+    """Quantize what several layers are given once for all of them, where none transforms it."""
+    found = {name: layer for name, layer in quantized(student).items() if layer.transform is None}
+    with plain(student):
+        groups = siblings(found, lambda: run(Whole(student), records, 1, [0]))
+    for group in groups:
+        share([found[name] for name in group])
 
 
 @torch.no_grad()

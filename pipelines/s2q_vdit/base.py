@@ -11,7 +11,7 @@ product of two small matrices: in·(a + b) products a token. The paper's own for
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -24,6 +24,7 @@ from stages.quantize.grids import Grid
 from stages.quantize.hadamard import factors, signs
 from stages.quantize.layers import QuantLinear
 from stages.quantize.quantizers import InputSpec, WeightSpec
+from stages.quantize.shared import share
 from stages.quantize.smooth import balance_scales, smooth_scales
 from stages.quantize.transforms import Chain, Diagonal, Kronecker, Rotation
 
@@ -83,26 +84,35 @@ class Base(Params):
         )
 
 
-def attach(layers: Mapping[str, QuantLinear], base: Base, salience: Salience, seed: int) -> None:
+def attach(
+    layers: Mapping[str, QuantLinear],
+    groups: Sequence[Sequence[str]],
+    base: Base,
+    salience: Salience,
+    seed: int,
+) -> None:
     """Give layers the transform of `base` at its start, and calibrate them.
 
     Args:
+        groups: names of layers that are given the same tensor, each layer in one group; they share
+            transform and clip of the inputs, as in FlatQuant.
         salience: asked once the rotation stands, and only where there is a scale.
-        seed: of the random signs, with each layer's name.
+        seed: of the random signs, with the name of a group's first layer.
     """
-    for name, layer in layers.items():
-        rotation = _rotation(base, layer.in_features, seed_of("rotation", seed, name))
-        layer.transform = None if rotation is None else Chain([rotation])
+    members = [[layers[name] for name in group] for group in groups]
+    for group, own in zip(groups, members, strict=True):
+        rotation = _rotation(base, own[0].in_features, seed_of("rotation", seed, group[0]))
+        own[0].transform = None if rotation is None else Chain([rotation]).to(own[0].weight.device)
+        share(own)
     if base.scale != "none":
         found = salience()
-        for name, layer in layers.items():
-            scale = _scale(base, found[name], layer.target())
-            part = Diagonal(scale, learned=base.scale == "learned")
-            before = [] if layer.transform is None else [*layer.transform.parts]  # type: ignore[misc]
-            layer.transform = Chain([*before, part])
+        for group, own in zip(groups, members, strict=True):
+            weight = torch.cat([layer.target().detach() for layer in own])
+            part = Diagonal(_scale(base, found[group[0]], weight), learned=base.scale == "learned")
+            before = [] if own[0].transform is None else [*own[0].transform.parts]  # type: ignore[misc]
+            own[0].transform = Chain([*before, part]).to(weight.device)
+            share(own)
     for layer in layers.values():
-        if layer.transform is not None:
-            layer.transform.to(layer.weight.device)
         layer.calibrate()
 
 

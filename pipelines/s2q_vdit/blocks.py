@@ -24,6 +24,7 @@ from stages.quantize.capture import Records
 from stages.quantize.gptq import fix_by_gptq, hessians
 from stages.quantize.layers import QuantLinear, fix_all, knobs, plain, quantized
 from stages.quantize.reconstruct import Group, Loss, ReconstructSpec, reconstruct
+from stages.quantize.shared import siblings
 from stages.quantize.smooth import maxima
 
 if TYPE_CHECKING:
@@ -112,16 +113,15 @@ def quantize(
         name: of the block; signs and the order of the rows depend on it.
         weighing: λ, (R, tokens), or None.
     """
-    layers = {f"{name}.{key}": layer for key, layer in quantized(block).items()}
-    attach(layers, base, lambda: _salience(block, layers, given, course.look), seed)
+    layers = start(block, name, given, base, course.look, seed)
     before = errors(block, given, course.look)
     curve: list[float] = []
     learned = 0
     if base.learns:
-        groups = _groups(block, course)
-        learned = sum(p.numel() for group in groups for p in group.parameters)
+        rates = groups(block, course)
+        learned = sum(p.numel() for group in rates for p in group.parameters)
         goal = tokens.loss(weighing, text)
-        curve = _learn(block, name, given, groups, goal, course, job, seed)
+        curve = _learn(block, name, given, rates, goal, course, job, seed)
     if base.rounding == "gptq":
         found = hessians(layers, lambda: _run(block, given.records, course.look))
         for key, layer in layers.items():
@@ -129,6 +129,17 @@ def quantize(
     else:
         fix_all(block)
     return Outcome(before, errors(block, given, course.look), learned, curve)
+
+
+def start(
+    block: nn.Module, name: str, given: Given, base: Base, look: int, seed: int
+) -> dict[str, QuantLinear]:
+    """Attach what `base` has to a block's layers; gives them by their names in the network."""
+    layers = {f"{name}.{key}": layer for key, layer in quantized(block).items()}
+    with plain(block):
+        alike = siblings(layers, lambda: _run(block, given.records, 1, [0]))
+    attach(layers, alike, base, lambda: _salience(block, layers, given, look), seed)
+    return layers
 
 
 def errors(block: nn.Module, given: Given, batch: int) -> dict[str, float]:
@@ -143,7 +154,8 @@ def errors(block: nn.Module, given: Given, batch: int) -> dict[str, float]:
     return {name: value / len(given.records) for name, value in total.items()}
 
 
-def _groups(block: nn.Module, course: Course) -> list[Group]:
+def groups(block: nn.Module, course: Course) -> list[Group]:
+    """What learns of a block, at the rates of `course`."""
     rates = {
         "transform": course.transform,
         "clip": course.clip,

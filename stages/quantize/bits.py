@@ -100,9 +100,10 @@ def stored(model: nn.Module, *, floats: int | None = None, dense: bool) -> Store
             published sizes count.
         dense: see `weight_bits`.
     """
-    layers = quantized(model)
     ledger, weights, values = Ledger(), 0, 0
-    for layer in layers.values():
+    owner = owners(model)
+    own = {key: state(part) if owner[key] == key[0] else {} for key, part in parts(model).items()}
+    for name, layer in quantized(model).items():
         rows, columns = layer.out_features, layer.in_features
         weights += rows * columns
         bias = [] if layer.bias is None else [layer.bias]
@@ -111,14 +112,30 @@ def stored(model: nn.Module, *, floats: int | None = None, dense: bool) -> Store
         ledger += weight_bits(rows, columns, layer.weights.grid, floats=scale, dense=dense)
         ledger += Ledger(
             biases=_bits(bias, floats),
-            inputs=_bits(state(layer.inputs).values(), floats),
-            transforms=_bits(state(layer.transform).values(), floats),
-            beside=_bits(state(layer.beside).values(), floats),
+            inputs=_bits(own[name, "inputs"].values(), floats),
+            transforms=_bits(own[name, "transform"].values(), floats),
+            beside=_bits(own[name, "beside"].values(), floats),
         )
     rest = full(model)
     values += sum(t.numel() for t in rest.values() if t.is_floating_point())
     ledger += Ledger(full=_bits(rest.values(), floats))
     return Stored(ledger, weights, weights + values)
+
+
+PARTS = ("inputs", "transform", "beside")
+
+
+def parts(model: nn.Module) -> dict[tuple[str, str], nn.Module | None]:
+    """(layer's name, one of `PARTS`) -> what the layer has of the kind, by name."""
+    found = sorted(quantized(model).items())
+    return {(name, part): getattr(layer, part) for name, layer in found for part in PARTS}
+
+
+def owners(model: nn.Module) -> dict[tuple[str, str], str]:
+    """The first layer, by name, that has a part: itself, where it shares it with none before it."""
+    first: dict[nn.Module, str] = {}
+    found = parts(model).items()
+    return {k: k[0] if part is None else first.setdefault(part, k[0]) for k, part in found}
 
 
 def state(part: nn.Module | None) -> dict[str, Tensor]:

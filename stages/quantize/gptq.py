@@ -103,9 +103,7 @@ def hessians(layers: Mapping[str, QuantLinear], run: Callable[[], object]) -> di
     found = {name: Hessian(y.in_features, y.weight.device) for name, y in layers.items()}
 
     def see(name: str, x: Tensor) -> None:
-        layer = layers[name]
-        x = layer.prepared(x)
-        found[name].add(layer.inputs(x) if layer.inputs is not None and layer.inputs_on else x)
+        found[name].add(layers[name].given(x))
 
     with watching(layers, see), torch.no_grad():
         run()

@@ -164,12 +164,18 @@ class _Ends(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         x, low, high = ctx.saved_tensors
-        # A distance above zero times HUGE is above one: 1 at the end itself, 0 elsewhere.
-        at_low = (x - low[..., None]).mul_(-HUGE).clamp_(-1, 0).add_(1)
-        at_high = (x - high[..., None]).mul_(HUGE).clamp_(-1, 0).add_(1)
+        at_low, at_high = at_ends(x, low[..., None], high[..., None])
         to_low, to_high = gradients
         at_low.mul_((to_low / at_low.sum(-1))[..., None])
         return at_low.addcmul_(at_high, (to_high / at_high.sum(-1))[..., None])
+
+
+def at_ends(x: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+    """1.0 where x (..., size) is low, or high, (..., 1), and 0.0 elsewhere."""
+    # A distance above zero times HUGE is above one: 1 at the end itself, 0 elsewhere.
+    at_low = (x - low).mul_(-HUGE).clamp_(-1, 0).add_(1)
+    at_high = (x - high).mul_(HUGE).clamp_(-1, 0).add_(1)
+    return at_low, at_high
 
 
 class _Snap(torch.autograd.Function):

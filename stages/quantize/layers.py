@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from torch import Tensor, nn
 from torch.nn import functional
 
+from stages.quantize.once import Once
 from stages.quantize.quantizers import Codes, InputQuantizer, InputSpec, WeightQuantizer, WeightSpec
 
 
@@ -27,6 +28,8 @@ class QuantLinear(nn.Module):
         transform: has inputs(x) and weights(W) with inputs(x) @ weights(W).T == x @ W.T.
         inner: gives (out, in), added to the transformed weight before it is quantized.
         beside: called with the quantized, transformed inputs; its (..., out) is added.
+        once: of a layer that shares transform and inputs with others (`stages.quantize.shared`):
+            what they share, and its place among them.
 
     After a part is attached or its start is set, call `calibrate`.
     """
@@ -46,6 +49,7 @@ class QuantLinear(nn.Module):
         super().__init__()
         self.weights_on = self.inputs_on = True
         self.adopted = False
+        self.once: tuple[Once, int] | None = None
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.weight = nn.Parameter(linear.weight.detach(), requires_grad=False)
         bias = linear.bias
@@ -98,11 +102,22 @@ class QuantLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not (self.weights_on or self.inputs_on):
             return functional.linear(x, self.weight, self.bias)
+        x = self.given(x)
+        y = functional.linear(x, self._weight(), self.bias)
+        return y if self.beside is None else y + self.beside(x)
+
+    def given(self, x: Tensor) -> Tensor:
+        """What the weight meets: transformed and, where that is on, quantized inputs, (..., in)."""
+        if self.once is None:
+            return self._given(x)
+        once, place = self.once
+        return once(x, place, (self.transform, self.inputs, self.inputs_on), self._given)
+
+    def _given(self, x: Tensor) -> Tensor:
         x = self.prepared(x)
         if self.inputs is not None and self.inputs_on:
             x = self.inputs(x)
-        y = functional.linear(x, self._weight(), self.bias)
-        return y if self.beside is None else y + self.beside(x)
+        return x
 
     def prepared(self, x: Tensor) -> Tensor:
         """What the inputs' quantizer is given: the transformed inputs, (..., in)."""

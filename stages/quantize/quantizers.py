@@ -9,8 +9,8 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from stages.core.params import Params
-from stages.quantize import clip, grids
-from stages.quantize.grids import SMALLEST, Grid
+from stages.quantize import clip, dynamic, grids
+from stages.quantize.grids import SMALLEST, Grid, Shrink
 from stages.quantize.rounding import Rounding
 
 
@@ -119,12 +119,16 @@ class WeightQuantizer(nn.Module):
         """Scale and zero (out, G) for `weight`, differentiable."""
         if self.scale is not None:
             return self.scale.clamp(min=SMALLEST), self.zero
-        shrink = self.clip() if self.clip is not None else self.ratio
-        return grids.steps(*grids.extent(weight, self.grid, shrink), self.grid)
+        return grids.steps(*grids.extent(weight, self.grid, self._shrink()), self.grid)
+
+    def _shrink(self) -> Shrink:
+        return self.ratio if self.clip is None else self.clip()
 
     def forward(self, weight: Tensor) -> Tensor:
         if self.held is not None:
             return self.held.to(weight.dtype)
+        if self.scale is None and self.grid.granularity != "tensor":
+            return dynamic.fake(weight, self.grid, self._shrink())
         scale, zero = self.steps(weight)
         if self.rounding is not None:
             return self.rounding(weight, scale, zero, self.grid).to(weight.dtype)
@@ -201,13 +205,17 @@ class InputQuantizer(nn.Module):
     def steps(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Scale and zero (..., tokens, G) for `x`, or (1,), differentiable."""
         if self.scale is None:
-            shrink = 1.0 if self.clip is None else self.clip()
-            return grids.steps(*grids.extent(x, self.grid, shrink), self.grid)
+            return grids.steps(*grids.extent(x, self.grid, self._shrink()), self.grid)
         if bool(self.scale.isnan()):
             raise RuntimeError("static inputs have no step yet: run `observe` on calibration data")
         return self.scale.clamp(min=SMALLEST), self.zero
 
+    def _shrink(self) -> Shrink:
+        return 1.0 if self.clip is None else self.clip()
+
     def forward(self, x: Tensor) -> Tensor:
+        if self.scale is None and self.grid.granularity != "tensor":
+            return dynamic.fake(x, self.grid, self._shrink())
         return grids.fake(x, *self.steps(x), self.grid)
 
     @torch.no_grad()

@@ -106,32 +106,62 @@ def reconstruct(
     Raises:
         UserError: there is no sample, or the loss is not finite.
     """
+    curve: list[float] = []
+    with (
+        learning(block, records, groups, loss, spec, name=name, seed=seed, penalty=penalty) as step,
+        job.progress(spec.steps, name) as bar,
+    ):
+        before = mean_loss(block, records, loss, spec.batch)
+        for number in range(1, spec.steps + 1):
+            curve.append(step(number))
+            bar.advance(note=f"loss {curve[-1]:.3g}")
+        after = mean_loss(block, records, loss, spec.batch)
+    return Reconstruction(before, after, curve)
+
+
+@contextmanager
+def learning(
+    block: nn.Module,
+    records: Records,
+    groups: Sequence[Group],
+    loss: Loss,
+    spec: ReconstructSpec,
+    *,
+    name: str,
+    seed: int,
+    penalty: Callable[[int], Tensor | float] | None = None,
+) -> Iterator[Callable[[int], float]]:
+    """Within the context, what was given makes an update of number 1, 2, … and says its loss.
+
+    Arguments and errors are those of `reconstruct`.
+    """
     if not len(records):
         raise UserError(f"{name}: nothing was recorded to reconstruct from")
     device = next(block.parameters()).device
     chosen = [p for group in groups for p in group.parameters]
     optimizer, schedule = _optimizer(groups, spec)
+
+    def step(number: int) -> float:
+        samples = batch_of(len(records), spec.batch, number, name, seed)
+        value = _loss(block, records, loss, samples, device)
+        if penalty is not None:
+            value = value + penalty(number)
+        found = _finite(value, name, number)
+        optimizer.zero_grad(set_to_none=True)
+        value.backward()
+        if spec.clip is not None:
+            nn.utils.clip_grad_norm_(chosen, spec.clip)
+        optimizer.step()
+        schedule.step()
+        return found
+
     was_training = block.training
     block.eval()
-    curve: list[float] = []
-    with _only(block, chosen), job.progress(spec.steps, name) as bar:
-        before = mean_loss(block, records, loss, spec.batch)
-        for step in range(1, spec.steps + 1):
-            samples = batch_of(len(records), spec.batch, step, name, seed)
-            value = _loss(block, records, loss, samples, device)
-            if penalty is not None:
-                value = value + penalty(step)
-            curve.append(_finite(value, name, step))
-            optimizer.zero_grad(set_to_none=True)
-            value.backward()
-            if spec.clip is not None:
-                nn.utils.clip_grad_norm_(chosen, spec.clip)
-            optimizer.step()
-            schedule.step()
-            bar.advance(note=f"loss {curve[-1]:.3g}")
-        after = mean_loss(block, records, loss, spec.batch)
-    block.train(was_training)
-    return Reconstruction(before, after, curve)
+    try:
+        with _only(block, chosen):
+            yield step
+    finally:
+        block.train(was_training)
 
 
 @torch.no_grad()

@@ -2,14 +2,15 @@
 
 Of a quantized layer `name` the file holds `name.codes` (packed, see `stages.quantize.pack`),
 `name.scale`, `name.zero` (packed too; only where the grid is asymmetric), `name.bias`, and the
-states `name.inputs.*`, `name.transform.*`, `name.beside.*`. Every other tensor stands under its own
-name. An inner branch has gone into the codes, and the full-precision weight is not there.
+states `name.inputs.*`, `name.transform.*`, `name.beside.*`; what layers share stands under the
+first one's name, and the header says so. Every other tensor stands under its own name. An inner
+branch has gone into the codes, and the full-precision weight is not there.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +20,15 @@ from torch import Tensor, nn
 from stages.core.errors import UserError
 from stages.core.files import write_bytes
 from stages.quantize import pack
-from stages.quantize.bits import full, state
+from stages.quantize.bits import PARTS, full, owners, state
 from stages.quantize.grids import Grid
 from stages.quantize.layers import Codes, InputSpec, QuantLinear, WeightSpec, quantized
+from stages.quantize.shared import share
 from stages.quantize.swap import replace
 
 KEY = "retort.quantized"
 """Of the header in safetensors' metadata: JSON, with `FORMAT` inside."""
-FORMAT = 1
-PARTS = ("transform", "beside")
+FORMAT = 2
 
 Make = Callable[[str, str, int, int], nn.Module]
 """(layer's name, "transform" or "beside", in, out) -> a module of the right shapes to fill."""
@@ -50,17 +51,21 @@ def save(model: nn.Module, path: Path, *, dense: bool) -> int:
     layers = quantized(model)
     if not layers:
         raise UserError("no layer of the model is quantized; swap layers before saving")
-    tensors, headers = full(model), {}
+    tensors, headers, owner = full(model), {}, owners(model)
     for name, layer in layers.items():
         width = layer.weights.grid.bits if dense else pack.container(layer.weights.grid.bits)
         tensors |= {f"{name}.{key}": tensor for key, tensor in _tensors(layer, width).items()}
+        for part in PARTS:
+            if owner[name, part] == name:
+                own = state(getattr(layer, part))
+                tensors |= {f"{name}.{part}.{key}": tensor for key, tensor in own.items()}
         headers[name] = {
             "rows": layer.out_features,
             "columns": layer.in_features,
             "width": width,
             "weights": layer.weights.grid.model_dump(),
             "inputs": None if layer.inputs is None else layer.inputs.spec.model_dump(),
-            "parts": [part for part in PARTS if getattr(layer, part) is not None],
+            "parts": {p: owner[name, p] for p in PARTS if getattr(layer, p) is not None},
         }
     # Clones: two names may share memory, which the format refuses.
     plain = {key: t.detach().cpu().contiguous().clone() for key, t in tensors.items()}
@@ -80,8 +85,6 @@ def _tensors(layer: QuantLinear, width: int) -> dict[str, Tensor]:
         found["zero"] = pack.pack(codes.zero, width)
     if layer.bias is not None:
         found["bias"] = layer.bias
-    for part in ("inputs", *PARTS):
-        found |= {f"{part}.{key}": tensor for key, tensor in state(getattr(layer, part)).items()}
     return found
 
 
@@ -105,7 +108,13 @@ def load(model: nn.Module, path: Path, make: Make | None = None) -> dict[str, Qu
     for name, entry in header.items():
         prefix = f"{name}."
         own = {k.removeprefix(prefix): tensors.pop(k) for k in [*tensors] if k.startswith(prefix)}
-        built[name] = _layer(model, path, name, entry, own, make)
+        built[name] = _layer(model, path, name, entry, own, built, make)
+    groups: dict[tuple[str, ...], list[QuantLinear]] = {}
+    for name, entry in header.items():
+        owner = [entry["parts"].get(part, "") for part in ("transform", "inputs")]
+        groups.setdefault(tuple(owner) if any(owner) else (name,), []).append(built[name])
+    for group in groups.values():
+        share(group)
     # Plain tensors are compared with the model as it will be: without the replaced layers.
     names = _aliases(model, built)
     inside = tuple(f"{name}." for name in names)
@@ -142,6 +151,7 @@ def _layer(
     name: str,
     entry: dict[str, Any],
     tensors: dict[str, Tensor],
+    built: Mapping[str, QuantLinear],
     make: Make | None,
 ) -> QuantLinear:
     there = dict(model.named_modules()).get(name)
@@ -160,20 +170,24 @@ def _layer(
     inputs = None if entry["inputs"] is None else InputSpec.model_validate(entry["inputs"])
     layer = QuantLinear(linear, weights, inputs)
     layer.adopt(_codes(path, name, entry, grid, tensors, linear.weight.device))
-    for part in entry["parts"]:
-        module = getattr(there, part, None)
+    rest = dict(tensors)
+    for part in (part for part in PARTS if part in entry["parts"]):
+        owner = entry["parts"][part]
+        if owner != name:
+            setattr(layer, part, getattr(built[owner], part))
+            continue
+        module = layer.inputs if part == "inputs" else getattr(there, part, None)
         if module is None and make is not None:
             module = make(name, part, columns, rows)
         if module is None:
             raise UserError(f"{path.name}: '{name}' has a {part}; give `make`, which builds it")
-        setattr(layer, part, module.to(linear.weight.device))
-    for part in ("inputs", *PARTS):
         prefix = f"{part}."
-        own = {k.removeprefix(prefix): tensors[k] for k in tensors if k.startswith(prefix)}
-        module = getattr(layer, part)
+        own = {k.removeprefix(prefix): rest.pop(k) for k in tensors if k.startswith(prefix)}
         _compare(path, f"'{name}.{part}'", state(module), own)
-        if module is not None:
-            module.load_state_dict(own)
+        module.load_state_dict(own)
+        setattr(layer, part, module.to(linear.weight.device))
+    inside = tuple(f"{part}." for part in PARTS)
+    _compare(path, f"'{name}'", {}, {k: t for k, t in rest.items() if k.startswith(inside)})
     if layer.bias is not None:
         layer.bias.data.copy_(tensors["bias"])
     return layer.train(there.training)

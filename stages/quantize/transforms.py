@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,9 @@ from stages.quantize.hadamard import factors, signs
 
 DENSE = 128
 """Up to this width one product by the whole matrix is faster than two by its factors."""
+
+
+Side = Literal["inputs", "weights"]
 
 
 class Transform(Protocol):
@@ -101,8 +104,14 @@ class Kronecker(nn.Module):
         return times_kronecker(x, self.left, self.right)
 
     def weights(self, weight: Tensor) -> Tensor:
-        left, right = torch.linalg.inv(self.left), torch.linalg.inv(self.right)
-        return times_kronecker(weight, left.mT, right.mT)
+        return times_kronecker(weight, *self._inverse())
+
+    def matrix(self, side: Side) -> Tensor:
+        """P or P⁻ᵀ, multiplied out."""
+        return torch.kron(*((self.left, self.right) if side == "inputs" else self._inverse()))
+
+    def _inverse(self) -> tuple[Tensor, Tensor]:
+        return torch.linalg.inv(self.left).mT, torch.linalg.inv(self.right).mT
 
 
 class Chain(nn.Module):
@@ -117,30 +126,74 @@ class Chain(nn.Module):
         self.parts = nn.ModuleList(parts)
 
     def inputs(self, x: Tensor) -> Tensor:
-        size = x.shape[-1]
-        if size <= DENSE and x.numel() > size * size:
-            # Run the parts on the identity, which has fewer rows than there are tokens.
-            return x @ self._through(torch.eye(size, device=x.device)).to(x.dtype)
-        return self._through(x)
-
-    def _through(self, x: Tensor) -> Tensor:
-        for part in self.parts:
-            x = part.inputs(x)  # type: ignore[operator]
-        return x
+        return self._through("inputs", x)
 
     def weights(self, weight: Tensor) -> Tensor:
+        return self._through("weights", weight)
+
+    def _through(self, side: Side, x: Tensor) -> Tensor:
+        size = x.shape[-1]
+        if size <= DENSE and x.numel() > size * size:
+            # One product by what the parts make of the identity, which has fewer rows than x.
+            return x @ self._matrix(side, x)
         for part in self.parts:
-            weight = part.weights(weight)  # type: ignore[operator]
-        return weight
+            x = getattr(part, side)(x)
+        return x
+
+    def _matrix(self, side: Side, like: Tensor) -> Tensor:
+        first, *rest = self.parts
+        if isinstance(first, Kronecker):
+            whole = first.matrix(side).to(like.dtype)
+        else:
+            eye = torch.eye(like.shape[-1], dtype=like.dtype, device=like.device)
+            whole = getattr(first, side)(eye)
+        for part in rest:
+            whole = getattr(part, side)(whole)
+        return whole
 
 
 def times_kronecker(x: Tensor, left: Tensor, right: Tensor) -> Tensor:
     """x · (left ⊗ right) for x (…, a·b): a row as an (a, b) matrix becomes leftᵀ · x · right."""
-
+    left, right = left.to(x.dtype), right.to(x.dtype)
     if len(left) * len(right) <= DENSE:
-        return x @ torch.kron(left, right).to(x.dtype)
+        return x @ torch.kron(left, right)
+    if torch.is_grad_enabled():
+        found: Tensor = _ByFactors.apply(x, left, right)
+        return found
     table = x.unflatten(-1, (len(left), len(right)))
-    return (left.mT.to(x.dtype) @ (table @ right.to(x.dtype))).flatten(-2)
+    return (left.mT @ (table @ right)).flatten(-2)
+
+
+class _ByFactors(torch.autograd.Function):
+    """`times_kronecker` where it learns: two products over all rows at once, and so its gradient.
+
+    Tables (a, b) are laid out as (a, rows, b): forward and backward by many small matrices, one a
+    row, would cost half as much again.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, left: Tensor, right: Tensor) -> Tensor:
+        a, b = len(left), len(right)
+        tables = x.reshape(-1, a, b).transpose(0, 1).reshape(a, -1)
+        turned = (left.mT @ tables).view(-1, b)
+        ctx.save_for_backward(tables, turned, left, right)
+        return (turned @ right).view(a, -1, b).transpose(0, 1).reshape(x.shape)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = gradients
+        tables, turned, left, right = ctx.saved_tensors
+        a, b = len(left), len(right)
+        after = gradient.reshape(-1, a, b).transpose(0, 1).reshape(-1, b)
+        between = (after @ right.mT).view(a, -1)
+        to_x = to_left = to_right = None
+        if ctx.needs_input_grad[0]:
+            to_x = (left @ between).view(a, -1, b).transpose(0, 1).reshape(gradient.shape)
+        if ctx.needs_input_grad[1]:
+            to_left = tables @ between.mT
+        if ctx.needs_input_grad[2]:
+            to_right = turned.mT @ after
+        return to_x, to_left, to_right
 
 
 def _check_orthogonal(matrix: Tensor) -> None:

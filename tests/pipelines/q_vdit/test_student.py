@@ -65,6 +65,22 @@ def test_a_sample_s_output_does_not_depend_on_its_companions() -> None:
     assert (together - alone).abs().mean() < 1e-3 * together.abs().mean()
 
 
+def test_layers_with_one_input_share_what_is_made_of_it_and_no_number_changes() -> None:
+    start = small.ground()
+    made = small.student(start, "W3A6-all", **TOKEN)
+    layers = quantized(made)
+    block = "net.transformer_blocks.0"
+    to_q, to_k, words = (layers[f"{block}.{n}"] for n in ("attn1.to_q", "attn1.to_k", "attn2.to_k"))
+    assert to_q.inputs is to_k.inputs is not words.inputs
+    assert words.inputs is layers[f"{block}.attn2.to_v"].inputs
+    together = small.output(made, start)
+    for layer in layers.values():
+        layer.once = None
+    assert torch.equal(small.output(made, start), together)
+    apart = quantized(small.student(start, **SMOOTH))
+    assert apart[f"{block}.attn1.to_q"].inputs is not apart[f"{block}.attn1.to_k"].inputs
+
+
 def test_gains_are_the_mean_of_equation_9_over_samples() -> None:
     start = small.ground()
     made = small.student(start, **TOKEN)

@@ -23,7 +23,7 @@ def layer(own: Base, seed: int = 0, name: str = "a") -> QuantLinear:
     def salience() -> dict[str, Tensor]:
         return {name: made.prepared(X).abs().amax(1)}
 
-    attach({name: made}, own, salience, seed)
+    attach({name: made}, [[name]], own, salience, seed)
     return made
 
 
@@ -88,7 +88,7 @@ def test_balancing_weighs_the_steps_whose_inputs_are_least_like_the_weight() -> 
     like, unlike = torch.linspace(1, 3, SIZE), torch.linspace(3, 1, SIZE)
 
     def scale(steps: list[Tensor]) -> Tensor:
-        attach({"a": made}, own, lambda: {"a": torch.stack(steps)}, 0)
+        attach({"a": made}, [["a"]], own, lambda: {"a": torch.stack(steps)}, 0)
         return made.transform.parts[0].log_scale.detach().exp()  # type: ignore[union-attr,index,return-value]
 
     both, first, second = scale([like, unlike]), scale([like]), scale([unlike])

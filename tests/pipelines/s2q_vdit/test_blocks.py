@@ -58,11 +58,12 @@ def test_what_learns_gets_nearer_to_the_teacher(job: Job, name: str, share: floa
 
 def test_numbers_that_are_learned_are_counted(job: Job) -> None:
     _, _, outcome = done(job, small.base("full"), epochs=1)
-    # Six layers of 16 inputs and one of 64, as 4 x 4 and 8 x 8 factors; one channel scale each;
-    # two clips a row of the weight and two of the inputs.
-    inputs, rows = [16] * 7 + [64], [96, 96, 16, 16, 16, 16, 64, 16]
+    # Queries, keys and values share what stands in front of them, so eight layers have five inputs
+    # of 16 channels and one of 64, each with two factors, 4 x 4 or 8 x 8, a scale by channel and
+    # two clips; and two clips a row of the weights.
+    inputs, rows = [16] * 5 + [64], [96, 96, 16, 16, 16, 16, 64, 16]
     factors = [2 * size for size in inputs]
-    wanted = sum(factors) + sum(inputs) + 2 * sum(rows) + 2 * len(rows)
+    wanted = sum(factors) + sum(inputs) + 2 * len(inputs) + 2 * sum(rows)
     assert outcome.learned == wanted
 
 

@@ -19,7 +19,10 @@ def test_what_was_kept_predicts_the_same(tmp_path: Path, name: str) -> None:
     own = small.base(name)
     made = small.swapped(small.denoiser(1), own, "W3A6")
     layers = quantized(made)
-    attach(layers, own, lambda: {k: torch.rand(2, y.in_features) for k, y in layers.items()}, 0)
+    three = [key for key in layers if key.endswith(("to_q", "to_k", "to_v"))]
+    groups = [three, *([key] for key in layers if key not in three)]
+    rand = {key: torch.rand(2, layer.in_features) for key, layer in layers.items()}
+    attach(layers, groups, own, lambda: rand, 0)
     for parameter in made.parameters():
         if parameter.requires_grad:
             parameter.data += 0.05 * drawn(*parameter.shape)
@@ -32,6 +35,9 @@ def test_what_was_kept_predicts_the_same(tmp_path: Path, name: str) -> None:
     text = Words.fresh(6, 8, 0).encode(torch.tensor([[2, 4], [3, 5]]))
     with torch.no_grad():
         assert torch.equal(again(x, t, text), made(x, t, text))
+    first, *others = (quantized(again)[key] for key in three)
+    assert first.inputs is not None
+    assert all(o.transform is first.transform and o.inputs is first.inputs for o in others)
     assert not quantized(teacher), "the teacher stays as it is"
     assert not any(parameter.requires_grad for parameter in again.parameters())
 

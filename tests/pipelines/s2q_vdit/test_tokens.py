@@ -66,7 +66,9 @@ def learned(job: Job, factor: float) -> list[Tensor]:
     name, given = small.observed(net)
     block = small.swapped(net, base).get_submodule(name)
     layers = quantized(block)
-    attach(layers, base, lambda: {k: torch.ones(1, y.in_features) for k, y in layers.items()}, 0)
+    groups = [[key] for key in layers]
+    ones = {key: torch.ones(1, layer.in_features) for key, layer in layers.items()}
+    attach(layers, groups, base, lambda: ones, 0)
     kinds = knobs(block)
     weighing = factor * tokens.with_text(given.received, given.video, 0.5, "apart")
     groups = [Group(parameters, 0.01) for parameters in kinds.values()]

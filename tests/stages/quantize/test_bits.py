@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from stages.quantize.bits import Ledger, stored, weight_bits
+from stages.quantize.shared import share
 from stages.quantize.store import save
 from stages.quantize.swap import Rule, swap
 from tests.stages.quantize.specs import Net, Scaled, Thin, grid, inputs, weights
@@ -63,6 +64,7 @@ def test_the_ledger_is_the_file(tmp_path: Path, shape: dict[str, Any], dense: bo
     )
     layers["blocks.0.to_q"].transform = Scaled(torch.ones(8))
     layers["blocks.1.ff.0"].beside = Thin(8, 16)
+    share([layers["blocks.0.to_q"], layers["blocks.0.to_out.0"]])
     save(net, tmp_path / "net.safetensors", dense=dense)
     tensors = load_file(tmp_path / "net.safetensors").values()
     assert stored(net, dense=dense).ledger.total == 8 * sum(t.nbytes for t in tensors)

@@ -15,6 +15,7 @@ from torch import nn
 from stages.core.errors import UserError
 from stages.quantize import store
 from stages.quantize.layers import QuantLinear, quantized
+from stages.quantize.shared import share
 from stages.quantize.swap import Rule, swap
 from tests.stages.quantize.specs import Added, Net, Scaled, Thin, inputs, noise, weights
 
@@ -134,6 +135,31 @@ def test_a_shared_layer_is_stored_once_and_comes_back_shared(tmp_path: Path) -> 
     assert torch.equal(fresh(X), net(X))
 
 
+def test_what_layers_share_is_stored_once_and_comes_back_shared(tmp_path: Path) -> None:
+    """The owner is the first by name, so that it is there before whoever shares with it."""
+    net, path = Net(), tmp_path / "net.safetensors"
+    clipped = inputs(clip="learned", symmetric=True)
+    layers = swap(net, [Rule(pattern="blocks.*", weights=weights(), inputs=clipped)])
+    group = ["blocks.1.to_q", "blocks.1.ff.0", "blocks.0.to_q"]
+    layers[group[0]].transform = Scaled(torch.rand(8) + 0.5)
+    share([layers[name] for name in group])
+    for layer in layers.values():
+        layer.calibrate()
+    store.save(net, path, dense=True)
+    found = [key for key in load_file(path) if key.endswith("transform.scale")]
+    assert found == ["blocks.0.to_q.transform.scale"]
+    assert "blocks.1.to_q.inputs.clip.low" not in load_file(path)
+    fresh = Net(seed=1)
+    loaded = store.load(fresh, path, lambda *_: Scaled(torch.ones(8)))
+    first, *others = (loaded[name] for name in group)
+    for other in others:
+        assert other.transform is first.transform and other.inputs is first.inputs
+        assert first.once is not None and other.once is not None
+        assert other.once[0] is first.once[0] and other.once[1] != first.once[1]
+    assert loaded["blocks.1.to_out.0"].once is None
+    assert torch.equal(fresh(X), net(X))
+
+
 def test_half_precision_models_come_back_the_same(tmp_path: Path) -> None:
     net, path = Net().to(torch.bfloat16), tmp_path / "net.safetensors"
     swap(net, [Rule(pattern="blocks.*", weights=weights(), inputs=inputs())])
@@ -161,6 +187,7 @@ def _rewrite(path: Path, change: Any) -> None:
         (lambda t, m: t.pop("blocks.0.to_q.zero"), r"'blocks\.0\.to_q' lacks its zero"),
         (lambda t, m: t.pop("head.bias"), r"lacks \['head\.bias'\]"),
         (lambda t, m: t.update(extra=torch.ones(1)), r"beyond it \['extra'\]"),
+        (lambda t, m: t.update({"blocks.0.to_q.beside.up": torch.ones(1)}), "beyond it"),
         (lambda t, m: t.update({"head.bias": torch.ones(4)}), r"'head\.bias' is \(4,\)"),
         (lambda t, m: t.update({"blocks.0.to_q.codes": torch.ones(3).byte()}), "not 3"),
     ],

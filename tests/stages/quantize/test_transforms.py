@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -86,6 +88,12 @@ def test_a_chain_gives_many_tokens_what_it_gives_few(size: int) -> None:
     by_parts = parts[1].inputs(parts[0].inputs(x))
     torch.testing.assert_close(Chain(parts).inputs(x), by_parts, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(Chain(parts).inputs(x[:3]), by_parts[:3], rtol=1e-4, atol=1e-4)
+    by_parts = parts[1].weights(parts[0].weights(x))
+    torch.testing.assert_close(Chain(parts).weights(x), by_parts, rtol=1e-4, atol=1e-4)
+    turned = [Kronecker.hadamard(size), Rotation.hadamard(size, seeded()), parts[0]]
+    for own in (turned, turned[1:]):
+        kept = Chain(own).inputs(x) @ Chain(own).weights(x).mT
+        torch.testing.assert_close(kept, x @ x.mT, rtol=1e-3, atol=1e-2)
 
 
 def test_the_rotation_is_signs_then_hadamard() -> None:
@@ -112,8 +120,25 @@ def test_the_product_by_factors_is_the_product_by_the_whole(sizes: tuple[int, in
     left, right = noise(sizes[0], sizes[0], seed=1), noise(sizes[1], sizes[1], seed=2)
     x = noise(2, 3, sizes[0] * sizes[1])
     wanted = x.double() @ torch.kron(left, right).double()
-    found = times_kronecker(x, left, right).double()
-    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-3)
+    for mode in (torch.enable_grad(), torch.no_grad()):
+        with mode:
+            found = times_kronecker(x, left, right).double()
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("sizes", [(4, 6), (12, 16)])
+def test_gradients_of_the_product_by_factors_are_those_of_the_whole(sizes: tuple[int, int]) -> None:
+    size = sizes[0] * sizes[1]
+    given = [noise(n, n, seed=k).double() for k, n in enumerate(sizes, 1)]
+    given = [noise(2, 3, size).double(), *given]
+
+    def by(product: Callable[..., Tensor]) -> tuple[Tensor, ...]:
+        own = [part.clone().requires_grad_() for part in given]
+        return torch.autograd.grad(product(*own).pow(3).sum(), own)
+
+    found, wanted = by(times_kronecker), by(lambda x, left, right: x @ torch.kron(left, right))
+    for ours, theirs in zip(found, wanted, strict=True):
+        torch.testing.assert_close(ours, theirs)
 
 
 def test_a_learned_transform_starts_where_a_hadamard_matrix_is() -> None:

@@ -1,0 +1,31 @@
+"""What the arms are called in tables and pictures."""
+
+METHOD = "s2q"
+LABELS = {
+    METHOD: "S²Q-VDiT",
+    "sds": "selected data alone",
+    "std": "weighted tokens alone",
+    "mse": "base quantizer, random data",
+    "ds": "selected by movement alone",
+    "qs": "selected by Hessian alone",
+    "rtfp": "random steps of five prompts",
+    "atop": "all steps of one prompt",
+    "atfp": "all steps of five prompts",
+    "rtn": "rounding to the nearest",
+    "quarot": "QuaRot with GPTQ",
+    "quarot_rtn": "QuaRot without GPTQ",
+    "vidit_q": "ViDiT-Q-like",
+    "smoothquant": "SmoothQuant",
+    "q_dit": "Q-DiT-like",
+    "ptq4dit": "PTQ4DiT-like",
+    "ptq4dit_sds": "PTQ4DiT-like, selected data",
+    "ptq4dit_s2q": "PTQ4DiT-like with both parts",
+    "s2q_least0": "S²Q-VDiT, least weight 0",
+    "s2q_least25": "S²Q-VDiT, least weight 0.25",
+    "s2q_least75": "S²Q-VDiT, least weight 0.75",
+    "no_rotation": "S²Q-VDiT without rotation",
+    "fixed_rotation": "S²Q-VDiT, rotation not learned",
+    "no_scale": "S²Q-VDiT without scale",
+    "no_clip": "S²Q-VDiT without clips",
+    "no_gptq": "S²Q-VDiT without GPTQ",
+}

@@ -1,0 +1,1 @@
+"""Quantized networks for real: bits they take, time on integer kernels, what they compute there."""
