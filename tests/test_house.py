@@ -7,9 +7,11 @@ import re
 import shutil
 from pathlib import Path
 
+import pandas
 import pytest
 import yaml
 
+from stages.claims.model import load
 from stages.core import dag, door
 from stages.core.params import build, lookup, read_yaml, tracked_keys
 from stages.core.profiles import overlaid, overlay_path
@@ -216,3 +218,24 @@ def test_folders_of_variants_that_are_gone_are_deleted(tmp_path: Path) -> None:
     door.sweep(tmp_path, "sepprune", VALUES)
     left = [p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("f")]
     assert left == [f"{kept.folder}/f"]
+
+
+@pytest.mark.parametrize("paper", [p for p in PAPERS if (ROOT / f"reports/papers/{p}").is_dir()])
+def test_desk_scores_have_all_that_a_claim_names(paper: str) -> None:
+    """Held against the committed results of desk, as the page offers them for download."""
+    tables: dict[str, pandas.DataFrame] = {}
+    for claim in load(ROOT / f"pipelines/{paper}/claims.yaml").claims:
+        for cell in claim.places():
+            if (cell.needs or claim.needs) is not None:
+                continue
+            quantity = claim.at(cell)
+            if quantity.table not in tables:
+                file = next((ROOT / f"reports/papers/{paper}/{quantity.table}").glob("scores.csv*"))
+                tables[quantity.table] = pandas.read_csv(file, dtype=str).fillna("")
+            rows = tables[quantity.table]
+            rows = rows[rows["metric"] == quantity.metric]
+            for arm in filter(None, (quantity.variant, quantity.baseline)):
+                own = rows[rows["variant"] == arm]
+                assert len(own), f"{claim.id}: no {quantity.metric} of {arm}"
+                # An arm without the condition has one row for all of them.
+                assert {quantity.condition, ""} & {None, *own["condition"]}, f"{claim.id}: {arm}"
