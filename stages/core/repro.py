@@ -68,6 +68,22 @@ def measure_again(root: Path, papers: list[str]) -> int:
 
 def planned(root: Path, papers: list[str]) -> list[dag.Node]:
     """Stages that DVC will run: the changed ones and all that stand on them."""
+    changed = changes(root)
+    values = read_yaml(root / "params.yaml")
+    stale: list[dag.Node] = []
+    for node in wanted(root, papers, values):
+        made = [out for earlier in stale for out in earlier.outs]
+        if node.address in changed or any(overlap(d, m) for d in node.deps for m in made):
+            stale.append(node)
+    return stale
+
+
+def changes(root: Path) -> dict[str, list[Any]]:
+    """What `dvc status` says, by the stage's address.
+
+    Raises:
+        UserError: DVC cannot tell, such as where a dvc.yaml is wrong.
+    """
     answer = subprocess.run(
         [sys.executable, "-m", "dvc", "status", "--json"],
         cwd=root,
@@ -77,14 +93,7 @@ def planned(root: Path, papers: list[str]) -> list[dag.Node]:
     )
     if answer.returncode:
         raise UserError(f"`dvc status` failed:\n{answer.stderr.strip()}")
-    changed = set(json.loads(answer.stdout))
-    values = read_yaml(root / "params.yaml")
-    stale: list[dag.Node] = []
-    for node in wanted(root, papers, values):
-        made = [out for earlier in stale for out in earlier.outs]
-        if node.address in changed or any(_overlap(d, m) for d in node.deps for m in made):
-            stale.append(node)
-    return stale
+    return dict(json.loads(answer.stdout))
 
 
 def wanted(root: Path, papers: list[str], values: dict[str, Any]) -> list[dag.Node]:
@@ -94,12 +103,13 @@ def wanted(root: Path, papers: list[str], values: dict[str, Any]) -> list[dag.No
     found: list[dag.Node] = []
     for node in reversed([n for paper in order for n in dag.nodes(root, paper, values)]):
         read = [dep for later in found for dep in later.deps]
-        if node.paper in papers or any(_overlap(d, out) for d in read for out in node.outs):
+        if node.paper in papers or any(overlap(d, out) for d in read for out in node.outs):
             found.append(node)
     return found[::-1]
 
 
-def _overlap(dep: str, out: str) -> bool:
+def overlap(dep: str, out: str) -> bool:
+    """Whether one path is the other or lies below it."""
     return dep == out or dep.startswith(out + "/") or out.startswith(dep + "/")
 
 

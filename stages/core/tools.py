@@ -72,6 +72,17 @@ def verify(argv: list[str]) -> int:
     return run(find_root(), asked.profile, asked.paper or [])
 
 
+def why(argv: list[str]) -> int:
+    from rich.console import Console
+
+    from stages.core.why import why as run
+
+    parser = _parser("why", "what changed, for each stage that would run")
+    parser.add_argument("stage", nargs="*", help="a paper or <paper>:<stage> (all by default)")
+    console = Console(highlight=False, soft_wrap=True)
+    return run(find_root(), parser.parse_args(argv).stage, console)
+
+
 def measure(argv: list[str]) -> int:
     from stages.core.repro import measure_again
 
