@@ -14,6 +14,7 @@ TOOLS = {
     "repro": "run what must run, paper by paper, and show the board",
     "profile": "run a profile (smoke, lab, paper) in a working tree of its own",
     "verify": "run a profile twice from nothing and compare every output's hash",
+    "audit": "find stages that are not deterministic and results that nothing backs",
     "why": "what changed, for each stage that would run",
     "measure": "measure every paper's bench stage again, on this device",
     "track": "send to MLflow what is not there yet",

@@ -115,7 +115,7 @@ def _run_stage(root: Path, paper: str, stage: str, variant: str | None, seeds: s
     keys = tracked_keys(module.Params, dag.section(paper), stage, variant)
     source = {
         "code": digests.of_paths(root, node.code),
-        "data": _data(root, node),
+        "data": receipts.data(root, node),
         "params": digests.of_value({key: lookup_key(values, key) for key in keys}),
         "environment": digests.of_paths(root, [dag.ENVIRONMENT]),
     }
@@ -196,17 +196,6 @@ def _run_stage(root: Path, paper: str, stage: str, variant: str | None, seeds: s
             log.warning("not recorded in MLflow: %s", track.error)
             console.print(f"not recorded in MLflow ({track.error}); the results are whole")
         log.info("done in %.1f s", time.monotonic() - started)
-
-
-def _data(root: Path, node: dag.Node) -> str:
-    """Digest of what a stage reads: earlier stages' outputs, and packages that carry data."""
-    paths = digests.of_paths(root, node.data)
-    if not node.packages:
-        return paths
-    lock = read_yaml(root / dag.LOCK)
-    return digests.of_value(
-        [paths, {key: lookup_key(lock, key, dag.LOCK) for key in node.packages}]
-    )
 
 
 def _size(root: Path, node: dag.Node) -> int:

@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from stages.core.dag import Node
+from stages.core import digests
+from stages.core.dag import LOCK, Node
 from stages.core.files import read_json, write_json
+from stages.core.params import lookup, read_yaml
 
 
 def path_of(root: Path, node: Node) -> Path:
@@ -23,6 +25,15 @@ def read(root: Path, node: Node) -> dict[str, Any] | None:
     """The newest receipt of a stage, or None."""
     path = path_of(root, node)
     return read_json(path) if path.is_file() else None
+
+
+def data(root: Path, node: Node) -> str:
+    """Digest of what a stage reads: earlier stages' outputs, and packages that carry data."""
+    paths = digests.of_paths(root, node.data)
+    if not node.packages:
+        return paths
+    lock = read_yaml(root / LOCK)
+    return digests.of_value([paths, {key: lookup(lock, key, LOCK) for key in node.packages}])
 
 
 def tags(node: Node, about: Mapping[str, Any]) -> dict[str, str]:

@@ -72,6 +72,17 @@ def verify(argv: list[str]) -> int:
     return run(find_root(), asked.profile, asked.paper or [])
 
 
+def audit(argv: list[str]) -> int:
+    from rich.console import Console
+
+    from stages.core.audit import audit as run
+
+    _parser("audit", "stages that are not deterministic, results that nothing backs").parse_args(
+        argv
+    )
+    return run(find_root(), Console(highlight=False, soft_wrap=True))
+
+
 def why(argv: list[str]) -> int:
     from rich.console import Console
 
