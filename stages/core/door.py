@@ -79,7 +79,9 @@ def run_stage(paper: str, stage: str, variant: str | None, seeds: str | None) ->
         if book:
             with Path(book).open("a") as file:
                 name = "@".join(p for p in (stage, variant) if p)
-                line = {"paper": paper, "stage": name, "message": str(error)}
+                # What the machine or the network lacks for a moment may be there at the next try.
+                passing = isinstance(error.__cause__, ConnectionError | TimeoutError)
+                line = {"paper": paper, "stage": name, "message": str(error), "passing": passing}
                 file.write(json.dumps(line) + "\n")
         raise
 
