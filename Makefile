@@ -35,8 +35,8 @@ setup: $(STAMP) ## make the environment only
 fetch: $(STAMP)
 	@$(BIN)/python -m stages fetch
 
-repro: $(STAMP) fetch ## reproduce every paper (or PAPER=…) up to its verdicts and report
-	@$(BIN)/python -m stages repro $(PAPERS)
+repro: $(STAMP) fetch ## reproduce every paper (or PAPER=…) up to its verdicts and report (JOBS=2: side by side)
+	@$(BIN)/python -m stages repro $(PAPERS) $(if $(JOBS),--jobs $(JOBS))
 
 test: $(STAMP) ## the test suite (TESTS=path for a part of it)
 	@$(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)

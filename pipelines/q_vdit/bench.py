@@ -11,17 +11,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import torch
 from torch import nn
 
 from pipelines.foundations.video import bench_params, benched
 from pipelines.foundations.video import teacher as foundation
-from pipelines.q_vdit import parts, quantize, student
+from pipelines.foundations.video.data import Clips
+from pipelines.q_vdit import calibrate, parts, quantize, student
 from pipelines.q_vdit.arms import Arm
+from pipelines.q_vdit.names import LABELS
 from pipelines.q_vdit.places import SPATIAL
 from pipelines.q_vdit.plan import INPUTS, KEPT, WEIGHTS, Cell
 from pipelines.q_vdit.source import NAME, open_teacher, sampling_of
 from stages.bench.integer.blocks import Dress
 from stages.bench.integer.cases import Case
+from stages.bench.integer.once import Task
 from stages.bench.integer.stored import Make, alone
 from stages.bench.kernels.shapes import Shape
 from stages.core import params as core
@@ -35,7 +39,7 @@ from stages.quantize.mixed import Width
 from stages.quantize.swap import Rule, swap
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from stages.core.job import Job
 
@@ -53,10 +57,12 @@ CLOSEST = WEIGHTS.model_copy(update={"clip": "max", "norm": None})
 class Params(bench_params.Params):
     """
     Attributes:
-        quantize: whose arms are measured; one of them is calibrated once more.
+        quantize: whose arms are measured; some of them are calibrated once more.
+        calibrate: whose samples are made once more.
     """
 
     quantize: Annotated[dict[str, Any], Borrowed("quantize")]
+    calibrate: Annotated[dict[str, Any], Borrowed("calibrate")]
 
 
 def run(params: Params, inputs: Inputs, out: Path, job: Job) -> None:
@@ -74,9 +80,15 @@ def run(params: Params, inputs: Inputs, out: Path, job: Job) -> None:
     def arm_of(name: str, bits: str) -> Arm:
         return core.build(quantize.Params, values(bits), PAPER, "quantize", name).variant
 
-    def task(arm: str, bits: str, seed: int) -> Mapping[str, Any]:
-        where = {"root": str(job.root.resolve()), "deps": list(job.node.deps)}
-        return {**where, "values": values(bits), "arm": arm, "seed": seed}
+    where = {"root": str(job.root.resolve()), "deps": list(job.node.deps)}
+
+    def task(arm: str, bits: str, seed: int) -> Task:
+        asked = {"values": values(bits), "arm": arm, "seed": seed}
+        return Task(f"{__name__}:{calibration.__name__}", {**where, **asked})
+
+    def gathered(seed: int) -> Task:
+        asked = {"values": params.calibrate, "seed": seed}
+        return Task(f"{__name__}:{gathering.__name__}", {**where, **asked})
 
     method = benched.Method(
         load=lambda folder: student.load(folder, taught),
@@ -84,8 +96,9 @@ def run(params: Params, inputs: Inputs, out: Path, job: Job) -> None:
         make=lambda arm, bits: make(arm_of(arm, bits), bits),
         owners=alone,
         nets=NETS,
-        entry=f"{__name__}:{calibration.__name__}",
+        labels=LABELS,
         task=task,
+        gathered=gathered,
     )
     steps = (sampling.steps, sampling.guidance)
     benched.run(params, method, taught, steps, inputs, out, job)
@@ -153,3 +166,28 @@ def calibration(
     # Loads diffusers, which is no part of the work.
     foundation.load(Inputs(Path(root), node)[f"foundations/video/teach/{NAME}"], root=Path(root))
     return benched.again(quantize.run, own, node, Path(root), seed)
+
+
+def gathering(root: str, deps: list[str], values: dict[str, Any], seed: int) -> Callable[[], None]:
+    """The work of making one calibration set.
+
+    Called by name like `calibration`.
+
+    Args:
+        values: of params.yaml, calibrate.
+    """
+    node = Node(PAPER, "calibrate", None, None, tuple(deps), (), ())
+    inputs = Inputs(Path(root), node)
+    taught = foundation.load(inputs[f"foundations/video/teach/{NAME}"], root=Path(root))
+    clips = Clips.load(inputs["foundations/video/prepare"])
+    own = calibrate.Params.model_validate({**values, "seeds": [str(seed)]})
+    sampling = sampling_of(inputs)
+
+    def work() -> None:
+        prompts = calibrate.asked(clips, own.prompts, seed)
+        samples = calibrate.gather(taught, prompts, sampling, own.steps, seed)
+        text = samples.text(taught.read, torch.device("cpu"))
+        records = samples.records(text, masked=True)
+        calibrate.salience(taught.denoiser, records, samples.step, own.batch)
+
+    return work

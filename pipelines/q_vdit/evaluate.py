@@ -2,7 +2,9 @@
 
 What is measured, and how, both papers on video share: `measure_rows` of the foundation says it.
 Here `condition` is a cell such as W3A6-mix and the seed that of the calibration set. `trainable`
-and `updates` tell what each arm was given to learn with.
+and `updates` tell what each arm was given to learn with, `output_error` and `temporal_term` what is
+left on the calibration set: the error of equation 10, and the term without γ, as a mean over frames
+twice.
 """
 
 from __future__ import annotations
@@ -49,11 +51,13 @@ def run(params: Params, inputs: Inputs, out: Path, job: Job) -> None:
 
 
 def learned(folder: Path) -> Sequence[Told]:
-    """How many numbers a model learned, and in how many updates of each."""
+    """How many numbers a model learned, in how many updates of each, and what loss is left."""
     told = read_json(folder / TRAINING)
     return [
         Told("trainable", "numbers", "none", [""], [told["trainable"]["all"]]),
         Told("updates", "updates", "none", [""], [told["updates"]]),
+        Told("output_error", "1", "lower", [""], [told["after"]["error"]]),
+        Told("temporal_term", "1", "lower", [""], [told["after"]["temporal"]]),
     ]
 
 

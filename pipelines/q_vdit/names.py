@@ -5,6 +5,7 @@ LABELS = {
     "tqe": "token-aware estimator alone",
     "tqe_no_gain": "estimator without gain by frame",
     "tmd": "temporal maintenance alone",
+    "tmd_sum": "temporal maintenance alone, sum over frames",
     "mse": "inner branch, plain error",
     "scales": "steps alone",
     "rtn": "rounding to the nearest",

@@ -11,19 +11,26 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from pydantic import Field
 from torch import nn
 
 from pipelines.foundations.video import bench_params, benched
 from pipelines.foundations.video import teacher as foundation
-from pipelines.s2q_vdit import kept, quantize
+from pipelines.foundations.video.data import Clips
+from pipelines.s2q_vdit import calibrate, cost, kept, pool, quantize
 from pipelines.s2q_vdit.base import Base, empty
+from pipelines.s2q_vdit.cost import Size
+from pipelines.s2q_vdit.names import LABELS
 from pipelines.s2q_vdit.source import NAME, open_teacher, sampling_of
 from stages.bench.integer.blocks import Dress
 from stages.bench.integer.cases import Case
+from stages.bench.integer.once import Task
+from stages.bench.integer.results import Update
 from stages.bench.integer.stored import Make
 from stages.bench.kernels.shapes import Shape
 from stages.core import params as core
 from stages.core.dag import Node
+from stages.core.errors import UserError
 from stages.core.job import Inputs
 from stages.core.params import Borrowed
 from stages.quantize import mixed
@@ -33,7 +40,7 @@ from stages.quantize.shared import share
 from stages.quantize.swap import Rule, swap
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from stages.core.job import Job
 
@@ -44,36 +51,60 @@ SHARED = ("to_q", "to_k", "to_v")
 """Layers of a block that are given the same tensor, so that they share what is done to it."""
 
 
+class Updates(core.Params):
+    """Updates of block reconstruction, timed against passes of the same block.
+
+    Attributes:
+        arms: of quantize, such as learn.
+        bits: any that quantize could be given.
+        turns: that count.
+        blocks: their sizes, with random weights.
+    """
+
+    arms: Annotated[list[str], Field(min_length=1)]
+    bits: str
+    turns: Annotated[int, Field(ge=1)]
+    blocks: Annotated[list[Size], Field(min_length=1)]
+
+
 class Params(bench_params.Params):
     """
     Attributes:
-        quantize: whose arms are measured; one of them is calibrated once more.
-        count: members of a calibration set.
+        quantize: whose arms are measured; some of them are calibrated once more.
+        calibrate: whose pool is made once more.
     """
 
+    updates: Updates
     quantize: Annotated[dict[str, Any], Borrowed("quantize")]
-    count: Annotated[int, Borrowed("calibrate.count")]
+    calibrate: Annotated[dict[str, Any], Borrowed("calibrate")]
 
 
 def run(params: Params, inputs: Inputs, out: Path, job: Job) -> None:
     """Deploy, time, count, calibrate.
 
     Raises:
-        UserError: quantize made no such arm, or a kernel cannot do its grids.
+        UserError: quantize made no such arm, a kernel cannot do its grids, or an arm whose
+            updates are wanted learns nothing.
     """
     taught = open_teacher(inputs, job)
     taught.denoiser.cpu()
 
     def values(bits: str) -> dict[str, Any]:
         own = {**params.quantize, "bits": [bits]}
-        return {PAPER: {"quantize": own, "calibrate": {"count": params.count}}}
+        return {PAPER: {"quantize": own, "calibrate": params.calibrate}}
 
     def base(arm: str, bits: str) -> Base:
         return core.build(quantize.Params, values(bits), PAPER, "quantize", arm).variant.base
 
-    def task(arm: str, bits: str, seed: int) -> Mapping[str, Any]:
-        where = {"root": str(job.root.resolve()), "deps": list(job.node.deps)}
-        return {**where, "values": values(bits), "arm": arm, "seed": seed}
+    where = {"root": str(job.root.resolve()), "deps": list(job.node.deps)}
+
+    def task(arm: str, bits: str, seed: int) -> Task:
+        asked = {"values": values(bits), "arm": arm, "seed": seed}
+        return Task(f"{__name__}:{calibration.__name__}", {**where, **asked})
+
+    def gathered(seed: int) -> Task:
+        asked = {"values": params.calibrate, "seed": seed}
+        return Task(f"{__name__}:{gathering.__name__}", {**where, **asked})
 
     method = benched.Method(
         load=lambda folder: kept.load(folder, taught.denoiser),
@@ -81,10 +112,29 @@ def run(params: Params, inputs: Inputs, out: Path, job: Job) -> None:
         make=lambda arm, bits: make(base(arm, bits), bits),
         owners=owners,
         nets=NETS,
-        entry=f"{__name__}:{calibration.__name__}",
+        labels=LABELS,
         task=task,
+        gathered=gathered,
+        updates=lambda: updates(params, values),
     )
     benched.run(params, method, taught, sampling_of(inputs), inputs, out, job)
+
+
+def updates(params: Params, values: Callable[[str], dict[str, Any]]) -> list[Update]:
+    """Updates of every arm at every size.
+
+    Args:
+        values: bits -> what quantize reads of params.yaml.
+    """
+    wanted, found = params.updates, []
+    for size in wanted.blocks:
+        for arm in wanted.arms:
+            own = core.build(quantize.Params, values(wanted.bits), PAPER, "quantize", arm)
+            if not own.variant.base.learns:
+                raise UserError(f"params.yaml: {PAPER}.bench.updates.arms: '{arm}' learns nothing")
+            spent = cost.measure(size, own, wanted.bits, turns=wanted.turns)
+            found.append(Update(size.name, arm, wanted.bits, spent))
+    return found
 
 
 def dress(base: Base, bits: str) -> Dress:
@@ -147,3 +197,26 @@ def calibration(
     # Loads diffusers, which is no part of the work.
     foundation.load(Inputs(Path(root), node)[f"foundations/video/teach/{NAME}"], root=Path(root))
     return benched.again(quantize.run, own, node, Path(root), seed)
+
+
+def gathering(root: str, deps: list[str], values: dict[str, Any], seed: int) -> Callable[[], None]:
+    """The work of making one pool of candidates and measuring their salience, which a random choice
+    would not need.
+
+    Called by name like `calibration`.
+
+    Args:
+        values: of params.yaml, calibrate.
+    """
+    node = Node(PAPER, "calibrate", None, None, tuple(deps), (), ())
+    inputs = Inputs(Path(root), node)
+    taught = foundation.load(inputs[f"foundations/video/teach/{NAME}"], root=Path(root))
+    clips = Clips.load(inputs["foundations/video/prepare"])
+    own = calibrate.Params.model_validate({**values, "seeds": [str(seed)]})
+    sampling = sampling_of(inputs)
+
+    def work() -> None:
+        prompts = pool.draw(clips, own.prompts, seed)
+        pool.sample(taught, prompts, sampling, own.norm, seed=seed, batch=own.batch)
+
+    return work

@@ -10,17 +10,19 @@ and a picture.
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from pipelines.foundations.video.data import Clips
 from pipelines.s2q_vdit import pictures, pool
 from pipelines.s2q_vdit.nets import layout
 from pipelines.s2q_vdit.pool import Pool
-from pipelines.s2q_vdit.selection import Norm, choose, scaled
+from pipelines.s2q_vdit.selection import Member, Norm, choose, scaled
 from pipelines.s2q_vdit.source import open_teacher, sampling_of
 from stages.core import params as core
 from stages.core.dag import seed_range
@@ -70,28 +72,36 @@ def run(params: Params, inputs: Inputs, out: Path, job: Job) -> None:
             )
             pools[seed].keep(out / f"seed{seed}.safetensors")
             bar.advance()
-    table = salience(pools, params.count)
+    varied = {seed: pool.variation(found, taught) for seed, found in pools.items()}
+    table = salience(pools, varied, params.count)
     write_curve(out / "salience.csv", table)
-    told = {seed: described(found, params.count) for seed, found in pools.items()}
+    told = {seed: described(found, varied[seed], params.count) for seed, found in pools.items()}
     write_json(out / "pool.json", {"sampling": sampling._asdict(), "seeds": told})
-    pictures.salience(out, table, params.prompts)
+    pictures.salience(out, table, params.prompts, list(told.values()))
 
 
-def salience(pools: dict[int, Pool], count: int) -> pandas.DataFrame:
+def salience(pools: dict[int, Pool], varied: dict[int, Tensor], count: int) -> pandas.DataFrame:
     """Means over prompts and seeds, a row a step.
 
-    Columns: `step` (1 is the first), `time`, `diff` and `quant` (scaled over each pool), `product`,
-    and `chosen`, the share of members of this step that are among the N largest.
+    Columns: `step` (1 is the first), `time`, `diff`, `quant` and `centred` (scaled over each pool),
+    `product` of the first two, and `chosen`, the share of members of this step that are among the
+    N largest.
+
+    Args:
+        varied: C_quant without the tokens' mean, by seed.
     """
     import pandas
 
-    columns: dict[str, list[Any]] = {"diff": [], "quant": [], "product": [], "chosen": []}
-    for found in pools.values():
+    columns: dict[str, list[Any]] = {
+        "diff": [], "quant": [], "centred": [], "product": [], "chosen": [],
+    }  # fmt: skip
+    for seed, found in pools.items():
         diff, quant = scaled(found.diff), scaled(found.quant)
         mark = torch.zeros_like(diff)
         for member in choose("sds", found.diff, found.quant, count):
             mark[member] = 1
-        for name, values in zip(columns, (diff, quant, diff * quant, mark), strict=True):
+        made = (diff, quant, scaled(varied[seed]), diff * quant, mark)
+        for name, values in zip(columns, made, strict=True):
             columns[name].append(values.mean(0))
     times = next(iter(pools.values())).times
     data: dict[str, Any] = {"step": range(1, len(times) + 1), "time": times.double().tolist()}
@@ -99,18 +109,42 @@ def salience(pools: dict[int, Pool], count: int) -> pandas.DataFrame:
     return pandas.DataFrame(data)
 
 
-def described(found: Pool, count: int) -> dict[str, Any]:
+def described(found: Pool, varied: Tensor, count: int) -> dict[str, Any]:
     """What one pool is like, and what salience takes from it.
 
-    `prompts` and `steps`: how many different ones the N largest have, `neighbours`: how many of
-    them have the step after them among them as well. `correlation`: of both measures over the pool.
+    `prompts` and `steps`: how many different ones the N largest have, `chosen`: how many of them
+    are of which step (1 is the first), `neighbours`: how many have the step after them among them
+    as well. `correlation`: of both measures over the pool.
+
+    `centred` tells the same of C_quant without the tokens' mean: what would be chosen by it, how
+    many of those are chosen anyway, and its correlations with movement and with C_quant. Where
+    tokens have a mean that grows as noise goes, C_quant grows with it, whatever else they do.
+
+    Args:
+        varied: C_quant without the tokens' mean, (P, S).
     """
     chosen = choose("sds", found.diff, found.quant, count)
-    pair = torch.stack([found.diff.flatten(), found.quant.flatten()])
+    others = choose("sds", found.diff, varied, count)
     return {
         "members": found.diff.numel(),
         "prompts": len({prompt for prompt, _ in chosen}),
         "steps": len({step for _, step in chosen}),
+        "chosen": _by_step(chosen),
         "neighbours": sum((prompt, step + 1) in chosen for prompt, step in chosen),
-        "correlation": float(torch.corrcoef(pair)[0, 1]),
+        "correlation": _correlation(found.diff, found.quant),
+        "centred": {
+            "chosen": _by_step(others),
+            "shared": len(set(chosen) & set(others)),
+            "correlation": _correlation(found.diff, varied),
+            "with_quant": _correlation(found.quant, varied),
+        },
     }
+
+
+def _by_step(members: list[Member]) -> dict[int, int]:
+    """How many members each step has, of those that have any; 1 is the sampler's first."""
+    return dict(sorted(Counter(step + 1 for _, step in members).items()))
+
+
+def _correlation(one: Tensor, other: Tensor) -> float:
+    return float(torch.corrcoef(torch.stack([one.flatten(), other.flatten()]))[0, 1])

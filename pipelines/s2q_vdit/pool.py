@@ -104,6 +104,12 @@ def sample(
     return Pool(members, times[:-1], prompts, movement(states), quant)
 
 
+def variation(pool: Pool, teacher: Teacher) -> Tensor:
+    """C_quant of each member without the tokens' mean, (P, S): told beside it, and not used."""
+    walks = (patches(teacher.denoiser, walk) for walk in pool.states)
+    return torch.stack([sensitivity(walk, "centred") for walk in walks])
+
+
 def _walks(
     teacher: Teacher, prompts: Tensor, sampling: Sampling, seed: int, batch: int
 ) -> tuple[Tensor, Tensor]:

@@ -23,7 +23,9 @@ Selection = Literal["sds", "ds", "qs", "atop", "atfp", "rtfp", "random"]
 `atfp` of five, `rtfp` random steps of five (as the paper's table 6 calls them); `random` members of
 the whole pool, which is ours."""
 
-Norm = Literal["spectral", "frobenius"]
+Norm = Literal["spectral", "frobenius", "centred"]
+"""`centred`, ours, is the spectral norm without the tokens' mean: how much a sample varies and not
+how bright it is."""
 
 PROMPTS = {"atop": 1, "atfp": 5, "rtfp": 5}
 """Of how many prompts, drawn at random, these selections take steps."""
@@ -52,7 +54,8 @@ def sensitivity(tokens: Tensor, norm: Norm) -> Tensor:
     """C_quant = ‖x_tᵀ·x_t‖ (equation 6): what an error Δ of a weight costs is Δ·(XᵀX)·Δᵀ.
 
     The paper writes ‖·‖₂ of a matrix. `spectral` is its largest eigenvalue, the worst case over
-    errors of one size [inferred]; `frobenius` the root of its entries' squares.
+    errors of one size [inferred]; `frobenius` the root of its entries' squares. The largest
+    eigenvalue of tokens that have a mean is mostly the mean's: `centred` takes it away first.
 
     Args:
         tokens: (…, n, d).
@@ -61,6 +64,8 @@ def sensitivity(tokens: Tensor, norm: Norm) -> Tensor:
         (…) in double precision.
     """
     wide = tokens.double()
+    if norm == "centred":
+        wide = wide - wide.mean(-2, keepdim=True)
     gram = wide.mT @ wide
     if norm == "frobenius":
         return gram.flatten(-2).norm(dim=-1)

@@ -16,25 +16,34 @@ class Ratio:
     """
     Attributes:
         plain, work: median milliseconds of the process's processor time.
-        value: median of the turns' ratios work / plain.
+        values: work / plain of each turn.
     """
 
     plain: float
     work: float
-    value: float
+    values: tuple[float, ...]
+
+    @property
+    def value(self) -> float:
+        return median(self.values)
 
 
 def measure(plain: Callable[[], object], work: Callable[[], object], turns: int) -> Ratio:
     """Let both take turns, after one round that is not counted.
 
     Args:
-        turns: rounds that count, at least one.
+        turns: rounds that count.
+
+    Raises:
+        ValueError: `turns` is below one.
     """
+    if turns < 1:
+        raise ValueError(f"{turns} turns give no ratio")
     pairs = [(_spent(plain), _spent(work)) for _ in range(turns + 1)][1:]
     return Ratio(
         plain=1e3 * median(first for first, _ in pairs),
         work=1e3 * median(second for _, second in pairs),
-        value=median(second / first for first, second in pairs),
+        values=tuple(second / first for first, second in pairs),
     )
 
 

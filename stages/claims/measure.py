@@ -9,7 +9,10 @@ import numpy as np
 
 from stages.claims.select import Pair
 from stages.core import stats
-from stages.core.stats import Array, How, Interval, Items, Kind
+from stages.core.stats import CONFIDENCE, Array, How, Interval, Items, Kind
+
+NORMAL = 1.96
+"""Standard errors to either side in an interval of 95 %."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,8 @@ class End:
         draws: of the bootstrap, (R,).
         items_sd: standard error that the choice of test items alone makes.
         capped: whether infinity stands for some scores, which exceed a cap.
+        exact: what binomial bounds leave open where scores are right or wrong, see `binomial`;
+            None for all other scores.
     """
 
     value: float
@@ -31,9 +36,14 @@ class End:
     draws: Array
     items_sd: float
     capped: bool
+    exact: tuple[float, float] | None = None
 
     def interval(self, kind: Kind) -> Interval:
-        return stats.wider(self.units, self.draws, self.value, kind)
+        found = stats.wider(self.units, self.draws, self.value, kind)
+        if self.exact is None:
+            return found
+        low, high = self.exact
+        return Interval(found.value, min(found.low, low), max(found.high, high))
 
 
 @dataclass(frozen=True)
@@ -72,8 +82,10 @@ class Measured:
         if self.bounded or self.count < 2 or not np.isfinite(self.least.seeds).all():
             return None
         end = self.least
-        spread = float(end.seeds.std(ddof=1))
-        return stats.seeds_to_settle(spread, abs(end.value - bound), items_sd=end.items_sd)
+        spread, items_sd = float(end.seeds.std(ddof=1)), end.items_sd
+        if end.exact is not None:  # of the items, which no seed adds to
+            items_sd = max(items_sd, (end.exact[1] - end.exact[0]) / 2 / NORMAL)
+        return stats.seeds_to_settle(spread, abs(end.value - bound), items_sd=items_sd)
 
 
 def measure(pair: Pair, how: How, kind: Kind, items: str) -> Measured:
@@ -113,7 +125,47 @@ def _average(ends: list[End]) -> End:
         np.mean([end.draws for end in ends], axis=0),
         math.sqrt(sum(end.items_sd**2 for end in ends)) / len(ends),
         any(end.capped for end in ends),
+        _mean_bounds([end.exact for end in ends]),
     )
+
+
+def _mean_bounds(bounds: list[tuple[float, float] | None]) -> tuple[float, float] | None:
+    known = [b for b in bounds if b is not None]
+    if len(known) < len(bounds):
+        return None
+    low, high = np.mean(known, axis=0)
+    return float(low), float(high)
+
+
+def binomial(a: Array, b: Array) -> tuple[float, float]:
+    """Bounds of the difference of two shares of the same test items, right (1) or wrong (0).
+
+    Where nearly every item is right, or wrong, in both arms, no resampling shows what a further
+    item could do. The shares of items in which the one arm is right and the other wrong have
+    Clopper and Pearson's exact bounds (of all items, however many seeds were judged on them), and
+    bounds of their difference follow by Zou and Donner's combination [2008,
+    doi 10.1002/sim.3095]. With n items and no such one it is 1 - 0.025^(1/n) to either side.
+
+    Args:
+        a, b: (S, I); an item counts by the share of seeds.
+    """
+    more, fewer = (a > b).mean(0), (a < b).mean(0)
+    count = a.shape[1]
+    p, p_low, p_high = _clopper(float(more.sum()), count)
+    q, q_low, q_high = _clopper(float(fewer.sum()), count)
+    low = p - q - math.hypot(p - p_low, q_high - q)
+    return low, p - q + math.hypot(p_high - p, q - q_low)
+
+
+def _clopper(hits: float, count: int) -> tuple[float, float, float]:
+    """A share and its exact bounds; between whole numbers of hits these are interpolated by the
+    same formula."""
+    from scipy.stats import beta
+
+    tail = (1 - CONFIDENCE) / 2
+    low = float(beta.ppf(tail, hits, count - hits + 1)) if hits > 0 else 0.0
+    high = float(beta.ppf(1 - tail, hits + 1, count - hits)) if hits < count else 1.0
+    return hits / count, low, high
 
 
 def _end(a: Array, b: Array | None, how: How, kind: Kind, items: str) -> End:
@@ -129,4 +181,8 @@ def _end(a: Array, b: Array | None, how: How, kind: Kind, items: str) -> End:
     fixed = stats.bootstrap(a, b, how, kind, drawn, resamples=500, draw_seeds=False)
     finite = fixed[np.isfinite(fixed)]
     items_sd = float(finite.std()) if len(finite) > 1 else 0.0
-    return End(value, seeds, units, draws, items_sd, capped)
+    exact = None
+    shares = (kind, how, items) == ("difference", "mean", "shared") and a.shape[1] > 1
+    if shares and b is not None and np.isin(a, (0, 1)).all() and np.isin(b, (0, 1)).all():
+        exact = binomial(a, np.broadcast_to(b, a.shape))
+    return End(value, seeds, units, draws, items_sd, capped, exact)

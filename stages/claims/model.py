@@ -112,6 +112,15 @@ class NonInferior(Closed):
     reason: Text
 
 
+class Equivalent(Closed):
+    """Alike within `margin` to either side, in the metric's unit: two one-sided tests, each at
+    2.5 %, since the interval is that of 95 %."""
+
+    kind: Literal["equivalent"]
+    margin: Annotated[float, Field(gt=0)]
+    reason: Text
+
+
 class Exact(Closed):
     """The published number itself, within the tolerance."""
 
@@ -127,7 +136,8 @@ class Check(Closed):
 
 
 Rule = Annotated[
-    BetterThan | AtLeast | AtMost | NonInferior | Exact | Check, Field(discriminator="kind")
+    BetterThan | AtLeast | AtMost | NonInferior | Equivalent | Exact | Check,
+    Field(discriminator="kind"),
 ]
 
 
@@ -201,8 +211,8 @@ class Claim(Closed):
             raise ValueError("'also' needs a baseline")
         if self.published.unit != UNITS.get(kind, self.published.unit):
             raise ValueError(f"compare '{kind}' is in {UNITS[kind]}, not {self.published.unit}")
-        if isinstance(rule, NonInferior) and kind != "difference":
-            raise ValueError("non_inferior compares a difference")
+        if isinstance(rule, NonInferior | Equivalent) and kind != "difference":
+            raise ValueError(f"{rule.kind} compares a difference")
         if isinstance(rule, BetterThan) and rule.than is None and kind not in NEUTRAL:
             raise ValueError("better_than of a value needs 'than'")
         numbers = [self.printed(cell) for cell in self.places()]
@@ -260,6 +270,6 @@ def _explain(path: Path, data: Any, loc: tuple[int | str, ...], message: str) ->
 def is_timing(metric: str) -> bool:
     """Whether the metric is a time or a memory figure, which no two runs give alike."""
     timed = metric.endswith(("_ms", "_memory_mb")) or metric.startswith(
-        ("step_", "teacher_forward")
+        ("step_", "update_", "teacher_forward")
     )
     return metric == "rtf" or timed

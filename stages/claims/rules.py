@@ -11,6 +11,7 @@ from stages.claims.model import (
     BetterThan,
     Check,
     Claim,
+    Equivalent,
     NonInferior,
     Tolerance,
 )
@@ -73,11 +74,22 @@ def line(claim: Claim, published: float | None, direction: str) -> Line:
     return Line(side, bound, True, target)
 
 
-def judge(where: Line, measured: Interval) -> str:
-    """holds, holds in direction, fails or inconclusive, as README.md defines them."""
+def tied(where: Line, measured: Interval) -> bool:
+    """Whether a strict rule meets an interval without width at its very bound: scores were drawn,
+    and none of them tells the arms apart."""
+    return where.strict and measured.low == measured.high == where.bound
+
+
+def judge(where: Line, measured: Interval, *, counted: bool) -> str:
+    """holds, holds in direction, fails or inconclusive, as README.md defines them.
+
+    Args:
+        counted: exact numbers, for which to be equal is not to be better; of samples that are all
+            alike nothing follows.
+    """
     near = measured.low if where.side > 0 else measured.high
     far = measured.high if where.side > 0 else measured.low
-    if math.isnan(measured.value):
+    if math.isnan(measured.value) or (tied(where, measured) and not counted):
         return INCONCLUSIVE
     on = where.margin(near) > 0 if where.strict else where.margin(near) >= 0
     off = where.margin(far) <= 0 if where.strict else where.margin(far) < 0
@@ -88,8 +100,16 @@ def judge(where: Line, measured: Interval) -> str:
 
 def judge_exact(measured: Interval, published: float, tolerance: Tolerance | None) -> str:
     """holds if the interval lies within the tolerance around the published number."""
-    width = _width(tolerance, published)
-    least, most = published - width, published + width
+    return _within(measured, published, _width(tolerance, published))
+
+
+def judge_equivalent(rule: Equivalent, measured: Interval) -> str:
+    """holds if the interval of the difference lies within the margin to either side of none."""
+    return _within(measured, 0.0, rule.margin)
+
+
+def _within(measured: Interval, middle: float, width: float) -> str:
+    least, most = middle - width, middle + width
     if least <= measured.low and measured.high <= most:
         return HOLDS
     return FAILS if measured.high < least or measured.low > most else INCONCLUSIVE

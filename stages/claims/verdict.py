@@ -8,7 +8,16 @@ from typing import Any
 
 from stages.claims import rules, wording
 from stages.claims.measure import Measured, average, measure
-from stages.claims.model import Cell, Check, Claim, Exact, Needs, Sheet, is_timing
+from stages.claims.model import (
+    Cell,
+    Check,
+    Claim,
+    Equivalent,
+    Exact,
+    Needs,
+    Sheet,
+    is_timing,
+)
 from stages.claims.select import Missing, Pair, Scores, chosen, pair
 from stages.core.errors import UserError
 from stages.core.stats import NEUTRAL, Interval
@@ -19,7 +28,8 @@ LADDER = ("smoke", "desk", "lab")
 
 @dataclass(frozen=True)
 class Tested:
-    """One cell with its numbers and its verdict; `line` is None for exact numbers and checks."""
+    """One cell with its numbers and its verdict; `line` is None where a rule has two sides, and for
+    checks."""
 
     cell: Cell
     pair: Pair
@@ -160,10 +170,14 @@ def _judge(claim: Claim, cell: Cell, found: Pair, measured: Measured) -> Tested:
     elif isinstance(rule, Exact):
         assert published is not None
         verdict = rules.judge_exact(got, published, claim.tolerance)
+    elif isinstance(rule, Equivalent):
+        verdict = rules.judge_equivalent(rule, got)
     else:
         at = rules.line(claim, published, found.direction)
-        verdict = rules.judge(at, got)
-    return Tested(cell, found, measured, at, verdict, wording.reason(claim, measured, at, verdict))
+        verdict = rules.judge(at, got, counted=claim.measure.items == "counted")
+    better = wording.better(claim, found.direction, got, published)
+    reason = wording.reason(claim, measured, at, verdict, better=better)
+    return Tested(cell, found, measured, at, verdict, reason)
 
 
 def _mean(claim: Claim, tested: list[Tested]) -> Tested:

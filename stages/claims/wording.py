@@ -13,15 +13,17 @@ from stages.claims.model import (
     Cell,
     Check,
     Claim,
+    Equivalent,
     Exact,
     Needs,
     NonInferior,
 )
-from stages.claims.rules import FAILS, HOLDS, IN_DIRECTION, INCONCLUSIVE, PASSED, Line
+from stages.claims.rules import FAILS, HOLDS, IN_DIRECTION, INCONCLUSIVE, PASSED, Line, tied
 
 if TYPE_CHECKING:
     from stages.claims.measure import Measured
     from stages.claims.verdict import LeftOut, Tested
+    from stages.core.stats import Interval
 
 KEYS = ("backbone", "dataset", "variant", "baseline", "condition")
 _AGGREGATES = {"mean": "mean", "median": "median", "gmean": "geometric mean"}
@@ -84,6 +86,8 @@ def rule(claim: Claim) -> str:
     r, shown = claim.rule, claim.published.unit
     if isinstance(r, NonInferior):
         return f"worse by no more than {amount(r.margin, shown)} ({r.reason})"
+    if isinstance(r, Equivalent):
+        return f"alike within {amount(r.margin, shown)} to either side ({r.reason})"
     if isinstance(r, Check):
         text = f"we set it: {_MUST_BE[r.must_be]} {amount(r.bound, shown)}"
     elif isinstance(r, AtLeast | AtMost):
@@ -106,15 +110,36 @@ def rule(claim: Claim) -> str:
     return text
 
 
-def reason(claim: Claim, found: Measured, at: Line | None, verdict: str) -> str:
-    """Why one cell has its verdict."""
+def better(claim: Claim, direction: str, got: Interval, published: float | None) -> bool:
+    """Whether the whole interval lies on the better side of the published number, or, where arms
+    should be alike, of no difference."""
+    rising = claim.measure.compare in ("speedup", "saving") or direction == "higher"
+    middle = 0.0 if isinstance(claim.rule, Equivalent) else published
+    if middle is None or not (rising or direction == "lower"):
+        return False
+    return got.low > middle if rising else got.high < middle
+
+
+def reason(
+    claim: Claim, found: Measured, at: Line | None, verdict: str, *, better: bool = False
+) -> str:
+    """Why one cell has its verdict.
+
+    Args:
+        better: what `better` says; told where a rule has two sides.
+    """
     got, shown = found.interval, claim.published.unit
     if verdict.startswith("check"):
         what = "every seed is" if verdict == PASSED else "not every seed is"
         return f"{what} as it was set"
     if at is None:
         where = {HOLDS: "within", FAILS: "outside", INCONCLUSIVE: "partly outside"}[verdict]
-        return f"the interval lies {where} the tolerance around the published number"
+        if isinstance(claim.rule, Equivalent):
+            text = f"the interval lies {where} {amount(claim.rule.margin, shown)} to either side"
+            text += ", all of it on the better side" if verdict == FAILS and better else ""
+            return text + _unseen(found)
+        text = f"the interval lies {where} the tolerance around the published number"
+        return text + (", and is better than it" if verdict == FAILS and better else "")
     if found.bounded == "open":
         return "censored: both arms are only known to exceed the cap"
     if math.isnan(got.value):
@@ -136,11 +161,25 @@ def reason(claim: Claim, found: Measured, at: Line | None, verdict: str) -> str:
         text += " lies beyond the cap" if found.bounded else ""
     elif verdict == FAILS:
         text = f"the interval lies wholly on the other side of {bound}"
+    elif tied(at, got):
+        text = "both arms" if claim.measure.compare != "value" else "the arm and the bound"
+        return f"{text} score alike on every item: this measure cannot tell them apart here"
     else:
         text = _open(found, at, shown)
     if found.bounded and verdict != IN_DIRECTION:
         text += f"; censored: the value is {found.bounded} {amount(got.value, shown)}"
-    return text
+    return text + _unseen(found)
+
+
+def _unseen(found: Measured) -> str:
+    """That no item tells two arms apart, where what is right or wrong is counted."""
+    exact = found.least.exact
+    if exact is None or found.least.items_sd > 0 or found.least.seeds.any():
+        return ""
+    return (
+        f"; no item tells the arms apart, and the interval is the exact bound of {found.items} "
+        "items"
+    )
 
 
 def _open(found: Measured, at: Line, shown: str) -> str:

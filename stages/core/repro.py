@@ -6,6 +6,7 @@ DVC stays the only truth: this plans and reports, `dvc repro` decides and runs.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import shutil
@@ -27,8 +28,11 @@ SPARE_GB = 1.0
 """Free space to keep beyond what the stages are expected to write."""
 
 
-def reproduce(root: Path, papers: list[str]) -> int:
+def reproduce(root: Path, papers: list[str], jobs: int = 1) -> int:
     """Run what must run of `papers` (all when empty) and print the claims board.
+
+    Args:
+        jobs: stages at a time; with more than one, Prefect starts each through DVC.
 
     Returns:
         0, or 1 where a paper could not be completed (each is named with its reason).
@@ -45,7 +49,12 @@ def reproduce(root: Path, papers: list[str]) -> int:
     targets = [f"pipelines/{paper}/dvc.yaml" for paper in chosen]
     failures: list[dict[str, str]] = []
     code = 0
-    if plan or not papers:
+    if plan and jobs > 1:
+        failures = _side_by_side(root, chosen, jobs, plan)
+        code = 1 if failures else 0
+        if not papers:
+            code = _dvc(root, ["repro", "--single-item", "compare"], {})[0] or code
+    elif plan or not papers:
         with _helper(root) if plan else contextlib.nullcontext({}) as extra:
             words = ["repro", "--keep-going", *targets, *([] if papers else ["compare"])]
             code, failures = _dvc(root, words, extra)
@@ -144,6 +153,21 @@ def _announce(root: Path, plan: list[dag.Node], console: Console) -> None:
             f"about {need:.1f} GB are needed and {free:.1f} GB are free; make room "
             "(`make clean` says what may go), then run this again"
         )
+
+
+def _side_by_side(
+    root: Path, papers: list[str], jobs: int, plan: list[dag.Node]
+) -> list[dict[str, str]]:
+    """Run the stages of `plan` by the flow `reproduce`, without a server of Prefect's."""
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    # Its own server makes a database the first time, which takes 20 s, and more on a busy machine.
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
+    flow = importlib.import_module("pipelines.flow")
+    found: list[dict[str, str]] = flow.reproduce(
+        papers=papers, jobs=jobs, root=str(root), stages=[node.address for node in plan]
+    )
+    return found
 
 
 def _helper(root: Path) -> contextlib.AbstractContextManager[dict[str, str]]:

@@ -119,9 +119,10 @@ class Schedule:
         self.below: dict[str, list[str]] = {
             a: [b for b, above in self.above.items() if a in above] for a in self.nodes
         }
-        self.chain = self._chains(seconds)
+        self.seconds = {a: seconds.get(a, UNKNOWN_SECONDS) for a in self.nodes}
+        self.chain = self._chains()
 
-    def _chains(self, seconds: Mapping[str, float]) -> dict[str, float]:
+    def _chains(self) -> dict[str, float]:
         """Seconds of the longest chain that starts with each stage.
 
         Raises:
@@ -135,7 +136,7 @@ class Schedule:
                 raise ValueError(f"stages stand on each other in a circle: {', '.join(left)}")
             for a in ends:
                 after = max((found[b] for b in self.below[a]), default=0.0)
-                found[a] = seconds.get(a, UNKNOWN_SECONDS) + after
+                found[a] = self.seconds[a] + after
                 del left[a]
         return found
 
@@ -185,6 +186,21 @@ class Schedule:
     def over(self) -> bool:
         """Whether nothing runs and nothing can be started any more."""
         return not any(state in ("waiting", "running") for state in self.states.values())
+
+    def left(self, jobs: int, spent: Mapping[str, float]) -> float:
+        """Seconds until all has run, at best: no less than the longest chain, nor than all work
+        spread over `jobs`.
+
+        Args:
+            spent: by address, seconds that a running stage has run.
+        """
+        rest = {
+            a: max(0.0, self.seconds[a] - spent.get(a, 0.0))
+            for a, state in self.states.items()
+            if state in ("waiting", "running")
+        }
+        chains = (self.chain[a] - self.seconds[a] + own for a, own in rest.items())
+        return max(sum(rest.values()) / jobs, max(chains, default=0.0))
 
     def count(self, state: State) -> int:
         return sum(own == state for own in self.states.values())

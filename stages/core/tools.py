@@ -13,6 +13,12 @@ def _parser(name: str, what: str) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(prog=f"python -m stages {name}", description=what)
 
 
+def _positive(text: str) -> int:
+    if not text.isdecimal() or text == "0":
+        raise argparse.ArgumentTypeError(f"{text!r}: write a number from 1 on")
+    return int(text)
+
+
 def fingerprint(argv: list[str]) -> int:
     from stages.core import environment
 
@@ -49,7 +55,9 @@ def repro(argv: list[str]) -> int:
 
     parser = _parser("repro", "run what must run and show the claims board")
     parser.add_argument("--paper", action="append", help="only this paper (may be repeated)")
-    return reproduce(find_root(), parser.parse_args(argv).paper or [])
+    parser.add_argument("--jobs", type=_positive, default=1, help="stages at a time")
+    asked = parser.parse_args(argv)
+    return reproduce(find_root(), asked.paper or [], asked.jobs)
 
 
 def profile(argv: list[str]) -> int:

@@ -108,7 +108,7 @@ def stored(model: nn.Module, *, floats: int | None = None, dense: bool) -> Store
         weights += rows * columns
         bias = [] if layer.bias is None else [layer.bias]
         values += sum(tensor.numel() for tensor in bias)
-        scale = 32 if floats is None else floats
+        scale = 8 * layer.weights.step_type(layer.weight).itemsize if floats is None else floats
         ledger += weight_bits(rows, columns, layer.weights.grid, floats=scale, dense=dense)
         ledger += Ledger(
             biases=_bits(bias, floats),

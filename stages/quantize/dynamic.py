@@ -48,32 +48,26 @@ class _Fake(torch.autograd.Function):
         else:
             width = high - low
         scale = (width / grid.highest).clamp_(min=SMALLEST)
-        ratio = x / scale
-        codes = ratio.round()
+        codes = (x / scale).round_()
         if grid.symmetric:
-            snapped = codes.clamp_(grid.lowest, grid.highest).mul_(scale)
+            snapped = codes.clamp(grid.lowest, grid.highest).mul_(scale)
         else:
             zero = -(low / scale).round_()
-            snapped = codes.add_(zero).clamp_(grid.lowest, grid.highest).sub_(zero).mul_(scale)
-        ctx.save_for_backward(x, ratio, scale, zero, least, most, below, above)
+            snapped = codes.add_(zero).clamp(grid.lowest, grid.highest).sub_(zero).mul_(scale)
+        ctx.save_for_backward(x, codes, snapped, scale, zero, least, most, below, above)
         ctx.grid = grid
         return snapped
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = gradients
-        x, ratio, scale, zero, least, most, below, above = ctx.saved_tensors
+        x, codes, snapped, scale, zero, least, most, below, above = ctx.saved_tensors
         lowest, highest = ctx.grid.lowest, ctx.grid.highest
         to_x, to_below, to_above, _ = ctx.needs_input_grad
-        codes = ratio.round()
-        if zero is not None:
-            codes.add_(zero)
         # The gradient where low - 0.5 < q < high + 0.5, that is low <= q <= high, elsewhere 0.
         passed = torch.ops.aten.hardtanh_backward(gradient, codes, lowest - 0.5, highest + 0.5)
-        codes.clamp_(lowest, highest)
-        if zero is not None:
-            codes.sub_(zero)
-        slope = codes.mul_(gradient).addcmul_(passed, ratio, value=-1).sum(-1, keepdim=True)
+        # Of a code less its zero point, and x / s within the range, each times s.
+        slope = (snapped * gradient).addcmul_(passed, x, value=-1).sum(-1, keepdim=True) / scale
         low, high = least.clamp(max=0) * below, most.clamp(min=0) * above
         if zero is None:
             # An end has the gradient if it is the wider one, half of it if both are as wide.

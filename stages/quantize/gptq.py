@@ -99,6 +99,9 @@ def hessians(layers: Mapping[str, QuantLinear], run: Callable[[], object]) -> di
     """H of the inputs that each layer's weight meets while `run` runs the model.
 
     They are transformed and, where the layer's inputs are switched on, quantized.
+
+    Raises:
+        ValueError: `run` does not call a layer.
     """
     found = {name: Hessian(y.in_features, y.weight.device) for name, y in layers.items()}
 
@@ -107,6 +110,8 @@ def hessians(layers: Mapping[str, QuantLinear], run: Callable[[], object]) -> di
 
     with watching(layers, see), torch.no_grad():
         run()
+    if missing := sorted(name for name, hessian in found.items() if not hessian.tokens):
+        raise ValueError(f"no input was seen of {missing}")
     return {name: hessian.matrix for name, hessian in found.items()}
 
 

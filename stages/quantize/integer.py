@@ -107,9 +107,19 @@ def product(x: Tensor, w: Tensor) -> Tensor:
 
 
 def to_integers(model: nn.Module) -> dict[str, IntegerLinear]:
-    """Replace every quantized layer of `model` by its integer form: name -> layer."""
-    made = {}
-    for name, layer in quantized(model).items():
-        made[name] = IntegerLinear(layer)
-        replace(model, name, made[name])
-    return made
+    """Replace every quantized layer of `model` by its integer form, to run it all in integers.
+
+    A layer that the model holds under several names stays one layer.
+
+    Returns:
+        Every name -> its layer.
+
+    Raises:
+        ValueError: as of `IntegerLinear`; no layer is replaced then.
+    """
+    made = {layer: IntegerLinear(layer) for layer in quantized(model).values()}
+    found = [*model.named_modules(remove_duplicate=False)]
+    integers = {name: made[layer] for name, layer in found if isinstance(layer, QuantLinear)}
+    for name, integer in integers.items():
+        replace(model, name, integer)
+    return integers

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -55,7 +56,8 @@ class QuantLinear(nn.Module):
         bias = linear.bias
         self.bias = None if bias is None else nn.Parameter(bias.detach(), requires_grad=False)
         self.transform, self.inner, self.beside = transform, inner, beside
-        self.weights = WeightQuantizer(weights, self.target().detach())
+        with torch.no_grad():
+            self.weights = WeightQuantizer(weights, self.target())
         self.inputs = None if inputs is None else InputQuantizer(inputs).to(self.weight.device)
 
     def target(self) -> Tensor:
@@ -69,12 +71,16 @@ class QuantLinear(nn.Module):
             weight = weight + self.inner()
         return weight
 
+    @torch.no_grad()
     def calibrate(self) -> None:
         """Start the weight's quantizer anew from `target`."""
-        self.weights.calibrate(self.target().detach())
+        self.weights.calibrate(self.target())
 
+    @torch.no_grad()
     def codes(self) -> Codes:
         """What is stored in place of the weight."""
+        # Never with gradients: `times_kronecker` sums in another order then, and on the edge
+        # between two codes the last digit decides.
         return self.weights.codes(self.weight if self.adopted else self.target())
 
     def fix(self, codes: Codes | None = None) -> None:
@@ -137,9 +143,10 @@ class QuantLinear(nn.Module):
         """What can be trained, by kind; a kind without parameters is absent.
 
         `scale` and `input_scale` (static steps), `clip` and `input_clip`, `rounding`, `transform`,
-        `inner`, `beside`.
+        `inner`, `beside`. Of a fixed layer nothing that would move its codes is among them.
         """
         inputs = self.inputs
+        fixed = ("scale", "clip", "rounding", "inner") if self.weights.held is not None else ()
         found: dict[str, list[nn.Parameter | None]] = {
             "scale": [self.weights.scale],
             "clip": _parameters(self.weights.clip),
@@ -151,7 +158,7 @@ class QuantLinear(nn.Module):
             "beside": _parameters(self.beside),
         }
         trained = {k: [p for p in v if p is not None and p.requires_grad] for k, v in found.items()}
-        return {kind: parameters for kind, parameters in trained.items() if parameters}
+        return {kind: own for kind, own in trained.items() if own and kind not in fixed}
 
     def extra_repr(self) -> str:
         inputs = "full" if self.inputs is None else f"{self.inputs.grid.bits} bits"

@@ -25,7 +25,8 @@ class Once:
     """Remembers what was made of a tensor until every member of a group has asked for it.
 
     It has to be the same tensor object, unchanged, in the same mode of gradients, and made by the
-    same means; a member that asks again has it made anew. Copies of it remember nothing.
+    same means; a member that asks again has it made anew. Of tensors of inference mode nothing is
+    remembered, nor by copies.
     """
 
     def __init__(self, members: int) -> None:
@@ -41,8 +42,9 @@ class Once:
             member: who asks, 0 … members - 1.
             means: of two members whose `means` differ, each makes its own.
         """
-        version = 0 if x.is_inference() else x._version
-        state = (version, torch.is_grad_enabled(), means)
+        if x.is_inference():  # It has no version: a change in place could not be seen.
+            return make(x)
+        state = (x._version, torch.is_grad_enabled(), means)
         kept = self._kept
         if kept is None or kept.source() is not x or kept.state != state:
             kept = None

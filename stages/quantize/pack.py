@@ -32,9 +32,11 @@ def pack(codes: Tensor, width: int) -> Tensor:
         uint8 (size(count, width),).
 
     Raises:
-        ValueError: a code does not fit.
+        ValueError: a code is no whole number, or does not fit.
     """
     flat = codes.flatten()
+    if flat.is_floating_point() and not bool((flat == flat.round()).all()):
+        raise ValueError("codes are not whole numbers")
     if len(flat) and not 0 <= int(flat.min()) <= int(flat.max()) < 2**width:
         raise ValueError(f"codes from {int(flat.min())} to {int(flat.max())} in {width} bits")
     eights = torch.nn.functional.pad(flat.to(torch.uint8), (0, -len(flat) % 8)).view(-1, 8)

@@ -121,6 +121,14 @@ class WeightQuantizer(nn.Module):
             return self.scale.clamp(min=SMALLEST), self.zero
         return grids.steps(*grids.extent(weight, self.grid, self._shrink()), self.grid)
 
+    def step_type(self, weight: Tensor) -> torch.dtype:
+        """The type of the scale in `codes`, without finding them."""
+        if self.held is not None:
+            return self.get_buffer("fixed_scale").dtype
+        if self.scale is not None:
+            return self.scale.dtype
+        return torch.promote_types(weight.dtype, torch.float32)
+
     def _shrink(self) -> Shrink:
         return self.ratio if self.clip is None else self.clip()
 

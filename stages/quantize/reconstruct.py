@@ -44,6 +44,8 @@ class Group:
     lr: float
 
 
+CALM = "lower the learning rates or set 'clip'"
+
 Loss = Callable[[Any, Any, Tensor], Tensor]
 """loss(output, target, samples) -> scalar: what the block gives, what the teacher gave, and the
 int64 numbers of the batch's samples in the records, by which a loss finds weights of its own."""
@@ -54,7 +56,9 @@ class Reconstruction:
     """What a reconstruction did.
 
     Attributes:
-        before, after: mean loss per sample over all records, without the penalty.
+        before, after: mean loss per sample over all records, without the penalty. Learned rounding
+            starts from weights that are hardly rounded yet, so that `before` is then close to the
+            teacher; what rounding to the nearest would lose is another number.
         curve: the loss of every step, with the penalty.
     """
 
@@ -104,7 +108,8 @@ def reconstruct(
         penalty: penalty(step) for step 1, 2, … is added to the loss: a rounding regulariser.
 
     Raises:
-        UserError: there is no sample, or the loss is not finite.
+        UserError: there is no sample, or the loss is not finite, at a step or after the last.
+        ValueError: there is no parameter to learn.
     """
     curve: list[float] = []
     with (
@@ -115,7 +120,7 @@ def reconstruct(
         for number in range(1, spec.steps + 1):
             curve.append(step(number))
             bar.advance(note=f"loss {curve[-1]:.3g}")
-        after = mean_loss(block, records, loss, spec.batch)
+        after = _finite(mean_loss(block, records, loss, spec.batch), name, "after the last step")
     return Reconstruction(before, after, curve)
 
 
@@ -133,12 +138,15 @@ def learning(
 ) -> Iterator[Callable[[int], float]]:
     """Within the context, what was given makes an update of number 1, 2, … and says its loss.
 
-    Arguments and errors are those of `reconstruct`.
+    Arguments and errors are those of `reconstruct`; whoever leaves the context is told if what was
+    learned is not finite.
     """
     if not len(records):
         raise UserError(f"{name}: nothing was recorded to reconstruct from")
     device = next(block.parameters()).device
     chosen = [p for group in groups for p in group.parameters]
+    if not chosen:
+        raise ValueError(f"{name}: no parameter is given to learn")
     optimizer, schedule = _optimizer(groups, spec)
 
     def step(number: int) -> float:
@@ -146,7 +154,7 @@ def learning(
         value = _loss(block, records, loss, samples, device)
         if penalty is not None:
             value = value + penalty(number)
-        found = _finite(value, name, number)
+        found = _finite(float(value.detach()), name, f"at step {number}")
         optimizer.zero_grad(set_to_none=True)
         value.backward()
         if spec.clip is not None:
@@ -160,6 +168,8 @@ def learning(
     try:
         with _only(block, chosen):
             yield step
+        if not all(bool(parameter.isfinite().all()) for parameter in chosen):
+            raise UserError(f"{name}: what was learned is not finite; {CALM}")
     finally:
         block.train(was_training)
 
@@ -230,10 +240,7 @@ def _only(block: nn.Module, chosen: Sequence[nn.Parameter]) -> Iterator[None]:
             parameter.requires_grad_(wanted)
 
 
-def _finite(value: Tensor, name: str, step: int) -> float:
-    number = float(value.detach())
-    if not math.isfinite(number):
-        raise UserError(
-            f"{name}: the loss is {number} at step {step}; lower the learning rates or set 'clip'"
-        )
-    return number
+def _finite(value: float, name: str, when: str) -> float:
+    if not math.isfinite(value):
+        raise UserError(f"{name}: the loss is {value} {when}; {CALM}")
+    return value

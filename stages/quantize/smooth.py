@@ -48,6 +48,9 @@ def maxima(
     """`ChannelMaximum` of each module's inputs while `run` runs the model: name -> (in,).
 
     Of a quantized layer they are the transformed inputs: a scale may come after a rotation.
+
+    Raises:
+        ValueError: `run` does not call a module.
     """
     found = {name: ChannelMaximum(momentum) for name in modules}
 
@@ -57,7 +60,10 @@ def maxima(
 
     with watching(modules, see), torch.no_grad():
         run()
-    return {name: top.value for name, top in found.items() if top.value is not None}
+    tops = {name: top.value for name, top in found.items() if top.value is not None}
+    if missing := sorted(found.keys() - tops.keys()):
+        raise ValueError(f"no input was seen of {missing}")
+    return tops
 
 
 def smooth_scales(salience: Tensor, weight: Tensor, alpha: float) -> Tensor:

@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from pathlib import Path
-from typing import Any
 
 import torch
+from pydantic import Field, ValidationError
 from torch import Tensor, nn
 
 from stages.core.errors import UserError
 from stages.core.files import write_bytes
+from stages.core.params import Params
 from stages.quantize import pack
 from stages.quantize.bits import PARTS, full, owners, state
 from stages.quantize.grids import Grid
@@ -28,7 +30,33 @@ from stages.quantize.swap import replace
 
 KEY = "retort.quantized"
 """Of the header in safetensors' metadata: JSON, with `FORMAT` inside."""
-FORMAT = 2
+FORMAT = 3
+STEPS = ("codes", "scale", "zero")
+
+
+class Entry(Params):
+    """What the header says of a layer.
+
+    Attributes:
+        rows, columns: of its weight.
+        width: bits that a code takes in the file.
+        weights: the grid of its codes.
+        inputs: how its inputs are quantized, or None.
+        parts: which of `PARTS` it has -> the layer under whose name the part stands.
+    """
+
+    rows: int = Field(ge=1)
+    columns: int = Field(ge=1)
+    width: int = Field(ge=1, le=8)
+    weights: Grid
+    inputs: InputSpec | None
+    parts: dict[str, str]
+
+
+class Header(Params):
+    format: int
+    layers: dict[str, Entry]
+
 
 Make = Callable[[str, str, int, int], nn.Module]
 """(layer's name, "transform" or "beside", in, out) -> a module of the right shapes to fill."""
@@ -59,17 +87,17 @@ def save(model: nn.Module, path: Path, *, dense: bool) -> int:
             if owner[name, part] == name:
                 own = state(getattr(layer, part))
                 tensors |= {f"{name}.{part}.{key}": tensor for key, tensor in own.items()}
-        headers[name] = {
-            "rows": layer.out_features,
-            "columns": layer.in_features,
-            "width": width,
-            "weights": layer.weights.grid.model_dump(),
-            "inputs": None if layer.inputs is None else layer.inputs.spec.model_dump(),
-            "parts": {p: owner[name, p] for p in PARTS if getattr(layer, p) is not None},
-        }
+        headers[name] = Entry(
+            rows=layer.out_features,
+            columns=layer.in_features,
+            width=width,
+            weights=layer.weights.grid,
+            inputs=None if layer.inputs is None else layer.inputs.spec,
+            parts={p: owner[name, p] for p in PARTS if getattr(layer, p) is not None},
+        )
     # Clones: two names may share memory, which the format refuses.
     plain = {key: t.detach().cpu().contiguous().clone() for key, t in tensors.items()}
-    header = json.dumps({"format": FORMAT, "layers": headers}, sort_keys=True)
+    header = json.dumps(Header(format=FORMAT, layers=headers).model_dump(), sort_keys=True)
     data = serialise(plain, metadata={KEY: header})
     write_bytes(path, data)
     return len(data)
@@ -93,15 +121,14 @@ def load(model: nn.Module, path: Path, make: Make | None = None) -> dict[str, Qu
 
     Args:
         model: of the saved architecture, with plain or quantized linear layers; a quantized one
-            lends its transform and branch to be filled.
+            lends its transform and branch, copies of which are filled.
         make: makes transforms and branches that the model does not have yet.
 
     Returns:
         Name -> quantized layer.
 
     Raises:
-        UserError: the file is none of `save`, or does not suit the model, whose layers and plain
-            tensors are then as they were.
+        UserError: the file is none of `save`, or does not suit the model, which is then as it was.
     """
     header, tensors = _read(path)
     built: dict[str, QuantLinear] = {}
@@ -111,7 +138,7 @@ def load(model: nn.Module, path: Path, make: Make | None = None) -> dict[str, Qu
         built[name] = _layer(model, path, name, entry, own, built, make)
     groups: dict[tuple[str, ...], list[QuantLinear]] = {}
     for name, entry in header.items():
-        owner = [entry["parts"].get(part, "") for part in ("transform", "inputs")]
+        owner = [entry.parts.get(part, "") for part in ("transform", "inputs")]
         groups.setdefault(tuple(owner) if any(owner) else (name,), []).append(built[name])
     for group in groups.values():
         share(group)
@@ -126,7 +153,7 @@ def load(model: nn.Module, path: Path, make: Make | None = None) -> dict[str, Qu
     return built
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _read(path: Path) -> tuple[dict[str, Entry], dict[str, Tensor]]:
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -139,23 +166,33 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise UserError(f"{path.name} is no safetensors file: {error}") from None
     if KEY not in metadata:
         raise UserError(f"{path.name} holds no quantized model: its header lacks '{KEY}'")
-    header = json.loads(metadata[KEY])
-    if header["format"] != FORMAT:
-        raise UserError(f"{path.name} has format {header['format']}; this code reads {FORMAT}")
-    return header["layers"], tensors
+    try:
+        found = json.loads(metadata[KEY])
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path.name}: '{KEY}' of its header is no JSON: {error}") from None
+    if not isinstance(found, dict) or "format" not in found:
+        raise UserError(f"{path.name}: '{KEY}' of its header lacks its format")
+    if found["format"] != FORMAT:
+        raise UserError(f"{path.name} has format {found['format']}; this code reads {FORMAT}")
+    try:
+        return Header.model_validate(found).layers, tensors
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise UserError(f"{path.name}: header, {place}: {first['msg']}") from None
 
 
 def _layer(
     model: nn.Module,
     path: Path,
     name: str,
-    entry: dict[str, Any],
+    entry: Entry,
     tensors: dict[str, Tensor],
     built: Mapping[str, QuantLinear],
     make: Make | None,
 ) -> QuantLinear:
     there = dict(model.named_modules()).get(name)
-    rows, columns = entry["rows"], entry["columns"]
+    rows, columns = entry.rows, entry.columns
     if not isinstance(there, nn.Linear | QuantLinear):
         raise UserError(f"{path.name}: the model has no linear layer '{name}'")
     if (there.out_features, there.in_features) != (rows, columns):
@@ -165,18 +202,24 @@ def _layer(
         )
     linear = nn.Linear(columns, rows, bias="bias" in tensors, device=there.weight.device)
     linear = linear.to(there.weight.dtype)
-    grid = Grid.model_validate(entry["weights"])
-    weights = WeightSpec(grid=grid, clip="max", norm=None, rounding="nearest")
-    inputs = None if entry["inputs"] is None else InputSpec.model_validate(entry["inputs"])
-    layer = QuantLinear(linear, weights, inputs)
-    layer.adopt(_codes(path, name, entry, grid, tensors, linear.weight.device))
-    rest = dict(tensors)
-    for part in (part for part in PARTS if part in entry["parts"]):
-        owner = entry["parts"][part]
+    try:
+        weights = WeightSpec(grid=entry.weights, clip="max", norm=None, rounding="nearest")
+        layer = QuantLinear(linear, weights, entry.inputs)
+        layer.adopt(_codes(path, name, entry, tensors, linear.weight.device))
+    except ValueError as error:
+        raise UserError(f"{path.name}: '{name}': {error}") from None
+    rest = {key: tensor for key, tensor in tensors.items() if key not in STEPS}
+    for part in (part for part in PARTS if part in entry.parts):
+        owner = entry.parts[part]
         if owner != name:
+            if getattr(built.get(owner), part, None) is None:
+                raise UserError(
+                    f"{path.name}: '{name}' shares its {part} with '{owner}', which has none"
+                )
             setattr(layer, part, getattr(built[owner], part))
             continue
-        module = layer.inputs if part == "inputs" else getattr(there, part, None)
+        # A copy: what the model lends stays as it is if a later layer is refused.
+        module = layer.inputs if part == "inputs" else deepcopy(getattr(there, part, None))
         if module is None and make is not None:
             module = make(name, part, columns, rows)
         if module is None:
@@ -186,8 +229,7 @@ def _layer(
         _compare(path, f"'{name}.{part}'", state(module), own)
         module.load_state_dict(own)
         setattr(layer, part, module.to(linear.weight.device))
-    inside = tuple(f"{part}." for part in PARTS)
-    _compare(path, f"'{name}'", {}, {k: t for k, t in rest.items() if k.startswith(inside)})
+    _compare(path, f"'{name}'", {} if there.bias is None else {"bias": there.bias}, rest)
     if layer.bias is not None:
         layer.bias.data.copy_(tensors["bias"])
     return layer.train(there.training)
@@ -196,22 +238,28 @@ def _layer(
 def _codes(
     path: Path,
     name: str,
-    entry: dict[str, Any],
-    grid: Grid,
+    entry: Entry,
     tensors: dict[str, Tensor],
     device: torch.device,
 ) -> Codes:
-    rows, columns, width = entry["rows"], entry["columns"], entry["width"]
+    """The codes as the file has them.
+
+    Raises:
+        UserError: a tensor is missing.
+        ValueError: a shape is another one than the header says.
+    """
+    rows, columns, width, grid = entry.rows, entry.columns, entry.width, entry.weights
+    shape = (1, 1) if grid.granularity == "tensor" else (rows, grid.groups(columns))
     try:
         flat = pack.unpack(tensors["codes"], width, rows * columns)
         scale = tensors["scale"]
+        if tuple(scale.shape) != shape:
+            raise ValueError(f"its scale is {tuple(scale.shape)}, not {shape}")
         zero = torch.zeros_like(scale)
         if not grid.symmetric:
             zero = pack.unpack(tensors["zero"], width, scale.numel()).view_as(scale).to(scale.dtype)
     except KeyError as error:
         raise UserError(f"{path.name}: '{name}' lacks its {error.args[0]}") from None
-    except ValueError as error:
-        raise UserError(f"{path.name}: '{name}': {error}") from None
     whole = flat.to(torch.int16) + grid.lowest
     values = whole.to(torch.int8 if grid.symmetric else torch.uint8).view(rows, columns)
     return Codes(values.to(device), scale.to(device), zero.to(device))

@@ -13,6 +13,13 @@ from stages.core.errors import UserError
 from stages.core.params import Params
 from stages.quantize.layers import InputSpec, QuantLinear, WeightSpec, quantized
 
+UNCALLED: dict[type[nn.Module], tuple[str, ...]] = {
+    nn.MultiheadAttention: ("out_proj",),
+    nn.TransformerEncoderLayer: ("linear1", "linear2"),
+}
+"""Layers whose weight their parent's own `forward` reads without calling them: attention always,
+the encoder's layer in evaluation without gradients. What took their place would never act."""
+
 
 class Rule(Params):
     """What becomes of the layers whose name matches `pattern` (`*` and `?` as in file names).
@@ -72,7 +79,8 @@ def swap(model: nn.Module, plan: Sequence[Rule]) -> dict[str, QuantLinear]:
         Name -> quantized layer, in the order of the modules.
 
     Raises:
-        UserError: a rule takes no layer, or its group does not divide a layer's width.
+        UserError: a rule takes no layer, its group does not divide a layer's width, or a layer is
+            one of `UNCALLED`. No layer is replaced then.
     """
     made: dict[nn.Module, QuantLinear | None] = {}
     swapped: dict[str, QuantLinear] = {}
@@ -83,9 +91,24 @@ def swap(model: nn.Module, plan: Sequence[Rule]) -> dict[str, QuantLinear]:
             made[linear] = _quantized(name, linear, rule)
         layer = made[linear]
         if layer is not None:
-            replace(model, name, layer)
+            _check_called(model, name, rule)
             swapped[name] = layer
+    for name, layer in swapped.items():
+        replace(model, name, layer)
     return swapped
+
+
+def _check_called(model: nn.Module, name: str, rule: Rule) -> None:
+    parent, _, child = name.rpartition(".")
+    holder = model.get_submodule(parent)
+    for kind, children in UNCALLED.items():
+        # A subclass with a `forward` of its own is taken to call its layers.
+        if child in children and type(holder).forward is kind.forward:
+            raise UserError(
+                f"'{rule.pattern}' takes '{name}', but {kind.__name__} reads the weight of its "
+                f"'{child}' without calling it, so that it would stay in full precision; leave it "
+                f"out: put a rule for '{name}' without weights first, or narrow the pattern"
+            )
 
 
 def _quantized(name: str, linear: nn.Linear, rule: Rule) -> QuantLinear | None:

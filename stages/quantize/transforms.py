@@ -1,8 +1,9 @@
 """Changes of basis in front of a linear layer that leave its product as it is.
 
-Each has `inputs` and `weights` with  inputs(X) · weights(W)ᵀ = X · Wᵀ,  but quantizes better. As a
-matrix: X·P and W·P⁻ᵀ. Only for an orthogonal P are the two alike, so a P that is learned freely and
-multiplied to both sides would not be exact; here the inverse is explicit.
+Each is a module with two methods, `inputs` of (…, in) and `weights` of (out, in), for which
+inputs(X) · weights(W)ᵀ = X · Wᵀ,  but which quantize better. As a matrix: X·P and W·P⁻ᵀ. Only for
+an orthogonal P are the two alike, so a P that is learned freely and multiplied to both sides would
+not be exact; here the inverse is explicit.
 
 The weight's side costs nothing once codes are fixed: they are codes of the transformed weight.
 """
@@ -11,11 +12,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from stages.quantize import pack
 from stages.quantize.hadamard import factors, signs
 
 DENSE = 128
@@ -23,16 +25,6 @@ DENSE = 128
 
 
 Side = Literal["inputs", "weights"]
-
-
-class Transform(Protocol):
-    """What a module has to have to stand in front of a layer."""
-
-    def inputs(self, x: Tensor) -> Tensor:
-        """(…, in) -> (…, in), at run time."""
-
-    def weights(self, weight: Tensor) -> Tensor:
-        """(out, in) -> (out, in), once and for all when learning is over."""
 
 
 class Diagonal(nn.Module):
@@ -56,15 +48,24 @@ class Diagonal(nn.Module):
 
 
 class Rotation(nn.Module):
-    """X · R and W · R for the orthogonal R = diag(signs) · (left ⊗ right), which is not learned."""
+    """X · R and W · R for the orthogonal R = diag(signs) · (left ⊗ right), which is not learned.
+
+    Of its state only the signs are saved, a bit each: the matrices follow from the width.
+    """
 
     def __init__(self, left: Tensor, right: Tensor, sign: Tensor) -> None:
         """`left` (a, a) and `right` (b, b) are orthogonal, `sign` is (a·b,) of ±1."""
         super().__init__()
         for matrix in (left, right):
             _check_orthogonal(matrix)
-        self.left, self.right = nn.Buffer(left.float()), nn.Buffer(right.float())
-        self.sign = nn.Buffer(sign.float())
+        self.left = nn.Buffer(left.float(), persistent=False)
+        self.right = nn.Buffer(right.float(), persistent=False)
+        self.sign = nn.Buffer(sign.float(), persistent=False)
+        self.negative = nn.Buffer(pack.pack(sign < 0, 1))
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        super()._load_from_state_dict(*args)
+        self.sign.copy_(1 - 2 * pack.unpack(self.negative, 1, len(self.sign)).float())
 
     @classmethod
     def hadamard(cls, size: int, generator: torch.Generator) -> Rotation:
@@ -133,7 +134,7 @@ class Chain(nn.Module):
 
     def _through(self, side: Side, x: Tensor) -> Tensor:
         size = x.shape[-1]
-        if size <= DENSE and x.numel() > size * size:
+        if self.parts and size <= DENSE and x.numel() > size * size:
             # One product by what the parts make of the identity, which has fewer rows than x.
             return x @ self._matrix(side, x)
         for part in self.parts:

@@ -49,6 +49,10 @@ def write_page(root: Path, paper: str, deps: Iterable[str], out: Path) -> None:
     ]
     sections = [("claims", "Claims")]
     sections += [("figures", "Figures")] if pictures else []
+    # Some tables stand open beside the scores of their stage.
+    for part in scored:
+        part["tables"] = [t for t in shown if t["shown"] and t["stage"] is part["stage"]]
+    shown = [t for t in shown if not any(t in part["tables"] for part in scored)]
     sections += [(part["id"], part["title"]) for part in scored]
     sections += [("audio", "Listen")] if sounds else []
     sections += [("tables", "Further tables")] if shown else []
@@ -119,6 +123,8 @@ def _table(stage: Stage, entry: dict[str, str], beside: Path) -> dict[str, Any]:
         "file_name": Path(entry["file"]).name,
         "table": tables.from_csv(stage.folder / entry["file"]),
         "stage": stage,
+        "timed": stage.timed and entry.get("timing") != "no",
+        "shown": entry.get("shown") == "yes",
     }
 
 

@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipelines.foundations.video import bench_models
+from pipelines.foundations.video.bench_models import Deployment
 from pipelines.foundations.video.bench_params import Params
 from pipelines.foundations.video.denoiser import Denoiser
+from pipelines.foundations.video.deployed import Asked
 from pipelines.foundations.video.teacher import Teacher
 from stages.bench.integer import blocks, once, stored
 from stages.bench.integer.cases import BY_NAME, cases
 from stages.bench.integer.graphs import Timed
-from stages.bench.integer.tables import Bits, Results, write
+from stages.bench.integer.once import Task
+from stages.bench.integer.results import Bits, Results, Update
+from stages.bench.integer.tables import write
 from stages.bench.kernels import check, roofline
 from stages.bench.machine import device, warn_if_busy
 from stages.core import params as core
 from stages.core.dag import Node
 from stages.core.job import Inputs, Job
+
+SAMPLES = "calibrate"
+"""What making an arm's samples is called among the costs of arms: the stage that does it."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +41,11 @@ class Method:
         make: (arm, bits) -> what makes one layer the arm's.
         owners: see `stages.bench.integer.stored`.
         nets: published networks that the paper quantizes.
-        entry: "module:function" that loads what calibrating needs and returns the work.
-        task: (arm, bits, seed) -> the function's arguments.
+        labels: what the arms are called.
+        task: (arm, bits, seed) -> the work of calibrating an arm.
+        gathered: seed -> the work of making the samples that all arms share.
+        updates: what updates of block reconstruction cost, measured when called; None where a
+            whole network learns at once.
     """
 
     load: Callable[[Path], Denoiser]
@@ -43,8 +53,10 @@ class Method:
     make: Callable[[str, str], stored.Make]
     owners: stored.Owners
     nets: tuple[str, ...]
-    entry: str
-    task: Callable[[str, str, int], Mapping[str, Any]]
+    labels: Mapping[str, str]
+    task: Callable[[str, str, int], Task]
+    gathered: Callable[[int], Task]
+    updates: Callable[[], Sequence[Update]] | None = None
 
 
 def run(
@@ -66,15 +78,15 @@ def run(
     saturating = check.saturating()
     fit, beyond = cases(params.blocks.nets, params.blocks.part, params.blocks.attention_gb)
     rounds = params.blocks.often.rounds
-    total = 3 + len(fit) * rounds + len(params.calibration.arms) * params.calibration.repeats
+    tasks = _tasks(params, method)
+    total = 4 + len(fit) * rounds + len(tasks) * params.calibration.repeats
     with job.progress(total, "bench") as bar, tempfile.TemporaryDirectory(dir=out) as folder:
         scratch = Path(folder)
         limits = _limits(params, scratch)
         bar.advance(note="the machine's limits")
-        own = bench_models.measure(
-            params.models, method.load, taught, sampling, inputs, out / "models",
-            threads=params.threads, saturating=saturating,
-        )  # fmt: skip
+        asked = Asked(params.held, params.noise, params.models.clips, params.steps)
+        how = Deployment(method.load, sampling, asked, out / "models", limits, saturating)
+        own = bench_models.measure(params.models, how, taught, inputs)
         for file in sorted((out / "models").glob("*.onnx")):
             job.track.model(file.stem, file)
         bar.advance(note="whole networks")
@@ -87,19 +99,21 @@ def run(
         timed: list[Timed] = []
         for case in fit:
             timed += blocks.measure(
-                case, arms, limits, scratch, params.blocks.often.plan,
-                saturating=saturating, after_round=bar.advance,
+                case, arms, limits, scratch, params.blocks.plan(case.macs),
+                bits=params.blocks.bits, saturating=saturating, after_round=bar.advance,
             )  # fmt: skip
-        wanted = params.calibration
-        tasks = {arm: method.task(arm, wanted.bits, wanted.seed) for arm in wanted.arms}
-        costs = once.measure(method.entry, tasks, params.threads, wanted.repeats, bar.advance)
+        updates = method.updates() if method.updates else ()
+        bar.advance(note="updates")
+        costs = once.measure(tasks, params.threads, params.calibration.repeats, bar.advance)
     warn_if_busy([t for each in (*own.timed, *timed) for t in each.timings], job.log)
     sums = "in pairs of 16 bits, which saturate" if saturating else "in 32 bits (VNNI or its like)"
     write(
         Results(
             paper=job.paper,
             machine=f"{device(job.root)}; 8-bit products are summed {sums}",
+            labels=method.labels,
             steps=sampling[0],
+            judged=_judged(asked),
             limits=limits,
             models=own.timed,
             quality=own.quality,
@@ -107,16 +121,33 @@ def run(
             beyond=beyond,
             attention_gb=params.blocks.attention_gb,
             bits=counted,
+            plain=own.plain,
             costs=costs,
-            calibrated=wanted.bits,
+            calibrated=params.calibration.bits,
+            updates=updates,
         ),
         out,
     )
 
 
+def _judged(asked: Asked) -> str:
+    first = f"the first {asked.clips}" if asked.clips > 1 else "the first"
+    return (
+        f"{first} of the clips on which evaluate compares predictions, at {asked.steps} steps of "
+        "the walk as there, for one calibration seed"
+    )
+
+
+def _tasks(params: Params, method: Method) -> dict[str, Task]:
+    """What is calibrated once more, and the samples for it; none where nothing is."""
+    wanted = params.calibration
+    tasks = {arm: method.task(arm, wanted.bits, wanted.seed) for arm in wanted.arms}
+    return {SAMPLES: method.gathered(wanted.seed), **tasks} if tasks else {}
+
+
 def _limits(params: Params, scratch: Path) -> roofline.Limits:
     own = params.limits
-    sizes = [(own.tokens, own.width)]
+    sizes = [(each.tokens, each.width) for each in own.arithmetic]
     return roofline.measure(
         scratch, params.threads, own.often.plan, arithmetic=sizes, reading=own.reading
     )

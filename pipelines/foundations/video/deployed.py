@@ -14,9 +14,11 @@ from torch import Tensor, nn
 
 from pipelines.foundations.video import diffusion
 from pipelines.foundations.video.data import Clips
+from pipelines.foundations.video.measure_plan import spaced
 from pipelines.foundations.video.teacher import Teacher
 from pipelines.foundations.video.text import Text
 from stages.core.errors import UserError
+from stages.core.seeding import seed_of
 from stages.evaluate.diffusion import Recorder, Walk, forced
 
 SPLIT = "test"
@@ -78,8 +80,34 @@ class Ground:
         return self.feed(0, self.walk.states[0, 0], self.walk.times[0])
 
 
-def walked(taught: Teacher, clips: Clips, steps: int, guidance: float, count: int) -> Ground:
-    """Walk with the teacher for the first `count` held-out clips' prompts.
+@dataclass(frozen=True)
+class Asked:
+    """Which clips and steps graphs are judged on: those of evaluate.
+
+    Attributes:
+        held: clips among which evaluate chooses, the first of the split.
+        seed: of that choice, and of the noise.
+        clips: that count, the first of those chosen.
+        steps: of each walk, evenly spaced.
+    """
+
+    held: int
+    seed: int
+    clips: int
+    steps: int
+
+    @property
+    def places(self) -> list[int]:
+        """Numbers of the clips within the split, as `measure_held.hold` chooses them."""
+        generator = torch.Generator().manual_seed(seed_of("held", self.seed))
+        return torch.randperm(self.held, generator=generator)[: self.clips].tolist()
+
+
+def walked(taught: Teacher, clips: Clips, steps: int, guidance: float, asked: Asked) -> Ground:
+    """Walk with the teacher for some held-out clips' prompts.
+
+    Args:
+        steps: of a walk, of which those in `asked` are kept.
 
     Raises:
         UserError: the teacher is of a family that is not deployed whole, or there are fewer clips.
@@ -91,15 +119,22 @@ def walked(taught: Teacher, clips: Clips, steps: int, guidance: float, count: in
             "GB); leave bench.models.arms empty: blocks of published sizes are timed in any case"
         )
     ids, _, prompts, _ = clips.fixed(SPLIT)
-    if count > len(ids):
-        raise UserError(f"bench.models.clips is {count}, but split {SPLIT} has {len(ids)} clips")
-    names, (text, empty) = ids[:count], taught.read(prompts[:count])
-    noise = diffusion.noise_for(names, taught.shape, 0)
+    if max(asked.held, asked.clips) > len(ids) or asked.clips > asked.held:
+        raise UserError(
+            f"bench.models.clips is {asked.clips} of evaluate.free.clips, {asked.held}, of split "
+            f"{SPLIT}, which has {len(ids)} clips; each must be no more than the next"
+        )
+    places = asked.places
+    names, (text, empty) = [ids[place] for place in places], taught.read(prompts[places])
+    noise = diffusion.noise_for([f"held-{name}" for name in names], taught.shape, asked.seed)
     recorder = Recorder(taught.noising.alphas_cumprod, guidance)
     end = diffusion.sample(
         taught.denoiser, taught.noising, text, empty, noise, steps, guidance, recorder
     )
-    return Ground(names, recorder.walk(end), text, empty, guidance, FAMILIES[family])
+    walk, looked = recorder.walk(end), torch.tensor(spaced(steps, asked.steps))
+    some = {name: getattr(walk, name)[looked] for name in ("times", "levels", "states")}
+    walk = replace(walk, **some, predictions=walk.predictions[looked])
+    return Ground(names, walk, text, empty, guidance, FAMILIES[family])
 
 
 Run = Callable[..., Tensor]

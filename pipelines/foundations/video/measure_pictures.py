@@ -145,7 +145,8 @@ def save_bits(out: Path, found: Quality, variants: Sequence[str], label: Label) 
         title="Quality against true bits",
         caption="Signal to quantization noise of the prediction, mean with 95 % interval, over the "
         "bits that a quantized weight takes with its share of steps, zero points, transforms and "
-        "branches. Points of one arm are joined; arms of one size stand side by side.",
+        "branches, 32 bits a floating-point number. Points of one arm are joined; arms of one size "
+        "stand side by side.",
         alt=". ".join(said) + ".",
         group="Bits",
     )

@@ -10,6 +10,10 @@ direction; `same_as_full` that in which it finds what it finds in full precision
 same noise. `sqnr` is of v, `sqnr_noise` of the noise that follows from it: the state that both
 share being known, they differ by the same decibels in all arms, but where a step that is nearly all
 noise takes the latter to its limit.
+
+A Fréchet distance belongs to a set of clips, not to one. Its rows are what each clip contributes,
+so that their mean is the distance, and intervals made by drawing clips anew, the same ones in both
+arms, cover the choice of clips: see `contributions`.
 """
 
 from __future__ import annotations
@@ -35,7 +39,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 FULL, AGAIN, REAL = "full", "full_again", "real"
-HEADLINE, SPREAD = "sqnr", "sqnr_gap"
+HEADLINE, SPREAD, SCORE_SPREAD = "sqnr", "sqnr_gap", "score_gap"
 FULL_BITS = 32.0
 """Of a number of the network as it was trained."""
 Direction = Literal["higher", "lower", "none"]
@@ -43,6 +47,7 @@ METRICS: dict[str, tuple[str, Direction]] = {
     HEADLINE: ("dB", "higher"),
     "sqnr_noise": ("dB", "higher"),
     SPREAD: ("dB", "lower"),
+    SCORE_SPREAD: ("dB", "lower"),
     "agreement": ("share", "higher"),
     "same_as_full": ("share", "higher"),
     "drift": ("share", "lower"),
@@ -148,8 +153,8 @@ class Table:
         return parts
 
     def _distance(self, clips: Tensor, other: str, key: dict[str, Any]) -> DataFrame:
-        distance = frechet(self.jury.vectors(clips), self.vectors[other])
-        return self._rows([distance], [""], f"frechet_{other}", **key)
+        parts = contributions(self.jury.vectors(clips), self.vectors[other])
+        return self._rows(parts, self.held.asked.ids, f"frechet_{other}", **key)
 
     def _rows(
         self, values: Tensor | Sequence[float], items: Sequence[str], metric: str, **key: Any
@@ -162,16 +167,58 @@ class Table:
         )  # fmt: skip
 
 
-def gaps(table: DataFrame) -> DataFrame:
-    """`sqnr_gap` of each clip and seed: the distance of its `sqnr` from the mean over seeds.
+def contributions(a: Tensor, b: Tensor) -> Tensor:
+    """What each pair of vectors contributes to the Fréchet distance of two sets, (N,) float64.
 
-    Its mean stands in for the spread between calibration sets, which a claim of a lower variance is
-    about. Arms of a single seed have none.
+    The mean is the distance itself. What differs from it is the distance's influence function
+    [Hampel 1974, doi 10.1080/01621459.1974.10482962]: its derivative with respect to the weight of
+    a pair. Means of these over clips drawn anew are the distance of the clips that were drawn, to
+    first order and without the growth that copies of clips cause.
+
+    Args:
+        a, b: (N, D), of the same N prompts.
     """
+    a, b = a.double(), b.double()
+    gap, x, y = a.mean(0) - b.mean(0), a - a.mean(0), b - b.mean(0)
+    first, second = torch.cov(a.T).reshape(a.shape[1], -1), torch.cov(b.T).reshape(a.shape[1], -1)
+    one = torch.eye(len(first), dtype=first.dtype)
+    # Of tr(Σa + Σb - 2(ΣaΣb)^½) the derivative by Σa is 1 less the linear map that takes the first
+    # Gaussian to the second [Dowson & Landau 1982].
+    change = 2 * x @ gap + (x @ (one - _map(first, second)) * x).sum(1)
+    change = change - 2 * y @ gap + (y @ (one - _map(second, first)) * y).sum(1)
+    return frechet(a, b) + change - change.mean()
+
+
+def _map(first: Tensor, second: Tensor) -> Tensor:
+    """The symmetric matrix that takes one covariance to the other: Σb^½(Σb^½ΣaΣb^½)^-½Σb^½."""
+    root = _power(second, 0.5)
+    return root @ _power(root @ first @ root, -0.5) @ root
+
+
+def _power(matrix: Tensor, exponent: float) -> Tensor:
+    """A power of a covariance; of directions in which nothing varies, none."""
+    values, vectors = torch.linalg.eigh(matrix)
+    varies = values > 1e-12 * values[-1].clamp(min=0)
+    powers = torch.where(varies, values, torch.ones_like(values)) ** exponent
+    return vectors * torch.where(varies, powers, torch.zeros_like(values)) @ vectors.T
+
+
+def gaps(table: DataFrame) -> DataFrame:
+    """What a claim of a lower variance between calibration sets is about, as distances from means
+    over seeds: `sqnr_gap` of the `sqnr` of each clip, `score_gap` of its mean over clips.
+
+    The latter's mean stands in for the standard deviation of a score that published tables give;
+    the former sees changes too that cancel between clips. Arms of a single seed have none.
+    """
+    import pandas
+
     found = tables.select(table, metric=HEADLINE)
     arm = ["variant", "condition"]
     found = found[found.groupby(arm)["seed"].transform("nunique") > 1]
-    means = found.groupby([*arm, "item"])["value"].transform("mean")
-    return found.assign(
-        value=(found["value"] - means).abs(), metric=SPREAD, direction=METRICS[SPREAD][1]
-    )
+    clips = found.groupby([*arm, "item"])["value"].transform("mean")
+    scores = found.groupby([*arm, "seed"])["value"].transform("mean")
+    whole = scores - found.groupby(arm)["value"].transform("mean")
+    by_clip = found.assign(value=(found["value"] - clips).abs(), metric=SPREAD)
+    by_seed = found.assign(value=whole.abs(), metric=SCORE_SPREAD, item="")
+    by_seed = by_seed.drop_duplicates([*arm, "seed"])
+    return pandas.concat([by_clip, by_seed]).assign(direction=METRICS[SPREAD][1])

@@ -18,6 +18,7 @@ from stages.bench.kernels.deploy import export
 from stages.bench.kernels.kinds import Kernel
 from stages.bench.kernels.roofline import Limits
 from stages.core.seeding import seed_all
+from stages.quantize import mixed
 from stages.quantize.layers import Codes, QuantLinear, quantized
 
 Dress = Callable[[nn.Module, Case], None]
@@ -31,6 +32,7 @@ def measure(
     folder: Path,
     plan: latency.Plan,
     *,
+    bits: str,
     saturating: bool,
     after_round: Callable[[], object] = lambda: None,
 ) -> list[Timed]:
@@ -40,6 +42,7 @@ def measure(
         arms: name -> what makes a block the arm's, and its kernels.
         limits: of the machine, whose number of threads is used.
         folder: for the graphs, which are removed: they take up to 0.5 GB each.
+        bits: what the arms' bits are called.
         saturating: see `stages.bench.kernels.check.saturating`.
 
     Raises:
@@ -48,9 +51,11 @@ def measure(
     files: dict[str, Path] = {}
     graphs: dict[str, Graph] = {}
 
-    def keep(arm: str, kernel: Kernel, layers: Mapping[str, QuantLinear], bits: int) -> None:
-        name = FULL if kernel == "full" else named(arm, kernel)
-        own = [x.inputs.grid.bits for x in layers.values() if x.inputs is not None]
+    def keep(
+        arm: str, kernel: Kernel, layers: Mapping[str, QuantLinear], mean: mixed.Average
+    ) -> None:
+        plain = kernel == "full"
+        name = FULL if plain else named(arm, kernel)
         graphs[name] = Graph(
             backbone=case.backbone,
             variant=name,
@@ -60,10 +65,11 @@ def measure(
             shape=case.shapes["x"],
             macs=case.macs,
             parameters=12 * case.net.width**2,
-            weight_bits=bits,
-            activation_bits=32 if kernel == "full" else min(own),
+            weight_bits=32 if plain else mean.weights,
+            activation_bits=32 if plain else mean.inputs,
             size_mb=files[name].stat().st_size / 1e6,
             least_ms=case.least_ms(limits, layers.values(), kernel),
+            bits="" if plain else bits,
         )
 
     inputs, outputs = list(case.shapes), ["y", "key", "value"] if case.clip else ["y"]
@@ -76,17 +82,17 @@ def measure(
                 export_onnx(model, example, files[FULL], inputs, outputs)
             dress(block, case)
             layers = quantized(model)
+            mean = mixed.average(model, among=list(layers))
             if number == 0:
-                keep(arm, "full", layers, 32)
+                keep(arm, "full", layers, mean)
             fill(layers)
-            bits = min(layer.weights.grid.bits for layer in layers.values())
             for kernel in kernels:
                 files[named(arm, kernel)] = folder / f"{named(arm, kernel)}.onnx"
                 export(
                     model, example, files[named(arm, kernel)], inputs, outputs, kernel,
                     saturating=saturating,
                 )  # fmt: skip
-                keep(arm, kernel, layers, bits)
+                keep(arm, kernel, layers, mean)
             del block, model, layers
         timings = latency.measure(files, case.shapes, limits.threads, plan, after_round)
     finally:

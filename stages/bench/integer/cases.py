@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -81,10 +82,26 @@ class Case:
         return attention + sum(limits.least_ms(layer, self.count, kernel) for layer in layers)
 
 
+def whole(net: Published) -> Case:
+    """One block of the published clip, all of its tokens at once."""
+    frames = 1 if net.attended > net.video else net.video // net.attended
+    return Case(net, frames, net.attended, net.attended, clip=False)
+
+
+def most(net: Published, attention_gb: float) -> int:
+    """The largest number of tokens of a block whose attention takes no more than that; whole frames
+    where frames attend to themselves alone."""
+    room = int(attention_gb * 1e9 / (4 * net.heads))
+    if room < net.attended**2:
+        return math.isqrt(room)
+    return min(whole(net).count, room // net.attended**2 * net.attended)
+
+
 def cases(
     nets: Mapping[str, Sequence[int]], part: int, attention_gb: float
 ) -> tuple[list[Case], list[Case]]:
-    """The sizes to be timed, and those whose attention would not fit.
+    """The sizes to be timed, and those whose attention would not fit; a network's whole clip stands
+    among these whether it was asked for or not.
 
     Args:
         nets: published network -> tokens of whole blocks; a slice of its clip is added to each.
@@ -107,5 +124,7 @@ def cases(
                 )
             found.append(Case(net, tokens // seen, seen, seen, clip=False))
         found.append(Case(net, 1, min(part, net.attended), net.attended, clip=True))
+        if whole(net).attention_gb > attention_gb and whole(net) not in found:
+            found.append(whole(net))
     fit = [case for case in found if case.attention_gb <= attention_gb]
     return fit, [case for case in found if case.attention_gb > attention_gb]

@@ -1,139 +1,55 @@
-"""What the page shows of a bench of quantized networks."""
+"""Tables that the page shows of a bench of quantized networks."""
 
 from __future__ import annotations
 
+import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.bench.integer.cases import BY_NAME, CLIP, Case
-from stages.bench.integer.graphs import FULL, RUNS, Timed, baseline
+from stages.bench.integer.cases import BY_NAME, Case, most
+from stages.bench.integer.graphs import RUNS, Timed, speedup
 from stages.bench.integer.once import Cost
-from stages.core.pictures import add_exhibit, save
+from stages.core.files import write_json
+from stages.core.pictures import EXHIBITS, add_exhibit, read_exhibits
 from stages.prepare.tables import write_csv
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from stages.bench.integer.tables import Bits, Quality
-    from stages.core.themes import Theme
+    from stages.bench.integer.results import Bits, Plain, Quality, Update
 
 
-def latency(out: Path, timed: Sequence[Timed], machine: str) -> None:
-    """The picture of a block's time against tokens."""
-    save(
-        out,
-        "latency",
-        against_tokens(timed),
-        title="A block's time against tokens",
-        caption=f"Time of one block, by token, on {machine}. Filled: whole blocks. Hollow, at the "
-        "far right: a slice of the published clip, whose attention does not fit into memory "
-        "whole. Dashes, dotted together: the least that the machine's best rates allow.",
-        alt=finding(timed),
-    )
-
-
-def against_tokens(timed: Sequence[Timed]) -> Callable[[Theme], Figure]:
-    """A panel a network, a line a variant."""
-    backbones = list(dict.fromkeys(own.graph.backbone for own in timed))
-    variants = list(dict.fromkeys(own.graph.variant for own in timed))
-
-    def draw(theme: Theme) -> Figure:
-        from matplotlib.ticker import LogLocator
-
-        figure = theme.figure(6.4, 3.8)
-        panels = figure.subplots(1, len(backbones), sharex=True, sharey=True, squeeze=False)[0]
-        handles: dict[str, Any] = {}
-        for axes, backbone in zip(panels, backbones, strict=True):
-            for number, variant in enumerate(variants):
-                own = [
-                    t for t in timed if (t.graph.backbone, t.graph.variant) == (backbone, variant)
-                ]
-                style = theme.style(number)
-                for clip in (False, True):
-                    chosen = [t for t in own if (t.graph.condition == CLIP) == clip]
-                    chosen.sort(key=_tokens)
-                    x = [_tokens(t) for t in chosen]
-                    y = [t.latency.median / _run(t) for t in chosen]
-                    shown = {**style, "linestyle": "none" if clip else style["linestyle"]}
-                    face = {"markerfacecolor": "none"} if clip else {}
-                    (line,) = axes.plot(x, y, markersize=5, **shown, **face)
-                    handles.setdefault(variant, line)
-                    least = [(t.graph.least_ms or 0) / _run(t) for t in chosen]
-                    axes.plot(
-                        x, least, color=style["color"], linestyle=":", linewidth=1, marker="_"
-                    )
-            axes.set_title(BY_NAME[backbone].name)
-            axes.set_xscale("log")
-            axes.set_yscale("log")
-            axes.set_xlabel("tokens")
-            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            axes.yaxis.set_major_formatter("{x:g}")
-            axes.yaxis.set_minor_formatter("")
-        panels[0].set_ylabel("ms by token")
-        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3)
-        return figure
-
-    return draw
-
-
-def _run(own: Timed) -> int:
-    """Tokens that go through the layers in a run."""
-    frames, tokens, _ = own.graph.shape
-    return frames * tokens
-
-
-def _tokens(own: Timed) -> int:
-    """Tokens of the whole input, which a slice is a part of."""
-    net = BY_NAME[own.graph.backbone]
-    return net.video + net.text if own.graph.condition == CLIP else _run(own)
-
-
-def finding(timed: Sequence[Timed]) -> str:
-    """The picture in words: speed against float32 at the least and the most tokens."""
-    parts = []
-    for backbone in dict.fromkeys(own.graph.backbone for own in timed):
-        own = sorted((t for t in timed if t.graph.backbone == backbone), key=_tokens)
-        for place in dict.fromkeys((own[0].graph.condition, own[-1].graph.condition)):
-            speeds = ", ".join(
-                f"{t.graph.variant} {speedup(t, timed):.2f}"
-                for t in own
-                if t.graph.condition == place and t.graph.variant != FULL
-            )
-            count = next(_tokens(t) for t in own if t.graph.condition == place)
-            parts.append(f"{BY_NAME[backbone].name} at {count} tokens: {speeds}")
-    return "Times as fast as float32. " + "; ".join(parts) + "."
-
-
-def speedup(own: Timed, among: Sequence[Timed]) -> float:
-    return baseline(own, among).latency.median / own.latency.median
-
-
-def block_rows(timed: Sequence[Timed], beyond: Sequence[Case]) -> list[dict[str, Any]]:
+def block_rows(
+    timed: Sequence[Timed], beyond: Sequence[Case], attention_gb: float
+) -> list[dict[str, Any]]:
     """A row a graph; blocks that were left out stand with what their scores would take."""
     rows = []
     for own in timed:
-        graph, limit = own.graph, own.of_limit
+        graph = own.graph
+        frames, tokens, _ = graph.shape
         rows.append(
             {
                 "net": BY_NAME[graph.backbone].name,
                 "tokens": graph.condition.partition("=")[2],
-                "of them run": _run(own),
+                "of them run": frames * tokens,
                 "arm": graph.variant,
+                "bits": graph.bits,
+                "runs as": graph.runs_as,
                 "kernel": RUNS[graph.kernel],
                 "ms": _short(own.latency.median),
                 "quartiles": f"{own.latency.low:.4g} to {own.latency.high:.4g}",
                 "speed-up": _short(speedup(own, timed)),
-                "of limit, %": "" if limit is None else f"{limit:.0f}",
+                "of limit, %": _percent(own.of_limit),
                 "peak memory, MB": f"{own.peak_mb:.0f}",
                 "file, MB": _short(graph.size_mb),
             }
         )
     for case in beyond:
-        row = dict.fromkeys(rows[0] if rows else ("net", "tokens", "arm"), "")
-        told = f"not measured: attention takes {case.attention_gb:.3g} GB"
-        rows.append({**row, "net": case.net.name, "tokens": str(case.count), "arm": told})
+        fits = f"at most {most(case.net, attention_gb)} tokens fit"
+        told = f"not measured: attention takes {case.attention_gb:.3g} GB; {fits}"
+        empty = dict.fromkeys(list(rows[0])[4:], "") if rows else {}
+        rows.append({"net": case.net.name, "tokens": case.count, "of them run": "", "arm": told}
+                    | empty)  # fmt: skip
     return rows
 
 
@@ -142,11 +58,13 @@ def model_rows(timed: Sequence[Timed], steps: int) -> list[dict[str, Any]]:
         {
             "net": own.graph.backbone,
             "arm": own.graph.variant,
-            "runs as": "" if own.graph.variant == FULL else own.graph.condition,
+            "bits": own.graph.bits,
+            "runs as": own.graph.runs_as,
             "kernel": RUNS[own.graph.kernel],
             "ms a step": _short(own.latency.median),
             "s a clip": _short(steps * own.latency.median / 1000),
             "speed-up": _short(speedup(own, timed)),
+            "of limit, %": _percent(own.of_limit),
             "peak memory, MB": f"{own.peak_mb:.1f}",
             "of it the network's, MB": f"{own.model_mb:.1f}",
             "graph's file, MB": _short(own.graph.size_mb),
@@ -171,7 +89,8 @@ def quality_rows(quality: Sequence[Quality]) -> list[dict[str, Any]]:
     ]
 
 
-def size_rows(found: Sequence[Bits]) -> list[dict[str, Any]]:
+def size_rows(found: Sequence[Bits], plain: Sequence[Plain]) -> list[dict[str, Any]]:
+    """A row a network and bits; then those of ours as they were taught, whose files alone count."""
     rows = []
     for own in found:
         stored = own.stored
@@ -187,16 +106,20 @@ def size_rows(found: Sequence[Bits]) -> list[dict[str, Any]]:
                 "bits a number": f"{stored.per_value:.4f}",
                 "times smaller than 16 bits": f"{stored.compression(16):.3f}",
                 "times smaller than 32 bits": f"{stored.compression(32):.3f}",
-                "in 16 bits, MB": f"{stored.values * 2 / 1e6:.4g}",
-                "so stored, MB": f"{stored.ledger.total / 8e6:.4g}",
+                "in 16 bits": size(2 * stored.values),
+                "so stored": size(stored.ledger.total / 8),
                 "codes, %": _share(parts.codes, parts.total),
                 "steps, %": _share(steps, parts.total),
                 "transforms, %": _share(parts.transforms, parts.total),
                 "branches, %": _share(parts.beside, parts.total),
                 "full precision, %": _share(parts.full + parts.biases, parts.total),
-                "file, MB": "" if own.file_mb is None else f"{own.file_mb:.4g}",
+                "file": "" if own.file_mb is None else size(1e6 * own.file_mb),
             }
         )
+    for whole in plain:
+        for variant, file_mb in whole.files_mb.items():
+            own_file = {"net": whole.backbone, "arm": variant, "file": size(1e6 * file_mb)}
+            rows.append(dict.fromkeys(rows[0], "") | own_file)
     return rows
 
 
@@ -211,12 +134,53 @@ def cost_rows(costs: Sequence[Cost]) -> list[dict[str, Any]]:
     ]
 
 
+def update_rows(updates: Sequence[Update]) -> list[dict[str, Any]]:
+    return [
+        {
+            "block": own.backbone,
+            "arm": own.arm,
+            "bits": own.bits,
+            "pass, ms": _short(own.ratio.plain),
+            "update, ms": _short(own.ratio.work),
+            "ratio": f"{own.ratio.value:.3f}",
+        }
+        for own in updates
+    ]
+
+
 def table(
-    out: Path, name: str, rows: Sequence[Mapping[str, Any]], *, title: str, caption: str
+    out: Path,
+    name: str,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    title: str,
+    caption: str,
+    timing: bool = True,
+    shown: bool = False,
 ) -> None:
-    """Write a table and list it among the stage's exhibits."""
+    """Write a table and list it among the stage's exhibits.
+
+    Args:
+        timing: whether it rests on one, as a page says of all that bench makes.
+        shown: whether it stands open beside the stage's scores and not among further tables.
+    """
     write_csv(out / f"{name}.csv", rows)
     add_exhibit(out, kind="table", name=name, file=f"{name}.csv", title=title, caption=caption)
+    *others, own = read_exhibits(out)
+    marks = {"timing": "" if timing else "no", "shown": "yes" if shown else ""}
+    write_json(out / EXHIBITS, [*others, own | {k: v for k, v in marks.items() if v}])
+
+
+def size(count: float) -> str:
+    """Bytes with their unit: networks of one table are of kilobytes and of gigabytes."""
+    power = 2 if count >= 1e9 else 1 if count >= 1e6 else 0
+    number = count / 1000 ** (power + 1)
+    places = max(2 - math.floor(math.log10(number)), 0) if number else 0
+    return f"{number:.{places}f} {('kB', 'MB', 'GB')[power]}"
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{value:.0f}"
 
 
 def _short(value: float) -> str:

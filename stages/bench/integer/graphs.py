@@ -48,11 +48,13 @@ class Graph:
         shape: of its first input.
         macs: of one run.
         parameters: of what it stands for, before quantization.
-        weight_bits: of the codes; 32 where there are none.
-        activation_bits: of the inputs' codes as they were rounded; 32 likewise. All run in 8.
+        weight_bits: of the codes, the mean over quantized weights; 32 where there are none.
+        activation_bits: of the inputs' codes as they were rounded, the mean over the products that
+            they enter; 32 likewise. All run in 8.
         size_mb: of its file, 10^6 bytes.
         least_ms: what its arithmetic, or reading its weights, takes at the machine's best rates;
             None where that was not counted.
+        bits: as they are called, such as W4A8-mix; "" of full precision.
     """
 
     backbone: str
@@ -63,10 +65,20 @@ class Graph:
     shape: tuple[int, ...]
     macs: int
     parameters: int
-    weight_bits: int
-    activation_bits: int
+    weight_bits: float
+    activation_bits: float
     size_mb: float
     least_ms: float | None = None
+    bits: str = ""
+
+    @property
+    def arm(self) -> str:
+        """What was quantized, whichever kernel runs it."""
+        return self.variant.removesuffix(f"_{self.kernel}")
+
+    @property
+    def runs_as(self) -> str:
+        return as_run(self.bits)
 
 
 @dataclass(frozen=True)
@@ -102,10 +114,29 @@ def baseline(own: Timed, among: Iterable[Timed]) -> Timed:
     return next(t for t in among if (t.graph.backbone, t.graph.variant, t.graph.condition) == place)
 
 
+def speedup(own: Timed, among: Iterable[Timed]) -> float:
+    """How many times as fast as float32."""
+    return baseline(own, among).latency.median / own.latency.median
+
+
+def called(graph: Graph, labels: Mapping[str, str]) -> str:
+    """A graph's name for people: its arm's, and what runs it where that is not `exact`."""
+    if graph.kernel == "full":
+        return RUNS["full"]
+    name = labels.get(graph.arm, graph.arm)
+    return name if graph.kernel == "exact" else f"{name}, {RUNS[graph.kernel]}"
+
+
+def tidy(bits: float) -> float:
+    """A mean width for people: whole where it is, four decimals where it is not."""
+    return int(bits) if bits == int(bits) else round(bits, 4)
+
+
 def bench_rows(paper: str, timed: Sequence[Timed], machine: str) -> list[dict[str, Any]]:
     """Objects of bench.json, one a graph.
 
-    `activation_bits` are those that run, `activation_codes` those that inputs were rounded to.
+    `activation_bits` are those that run, `activation_codes` those that inputs were rounded to; of a
+    mix of widths all are means, and `bits` its name.
 
     Args:
         machine: the device in words.
@@ -122,9 +153,10 @@ def bench_rows(paper: str, timed: Sequence[Timed], machine: str) -> list[dict[st
                 "condition": graph.condition,
                 "seed": graph.seed,
                 "runtime": f"{own.timings[0].runtime}, {RUNS[graph.kernel]}",
-                "weight_bits": graph.weight_bits,
+                "bits": graph.bits,
+                "weight_bits": tidy(graph.weight_bits),
                 "activation_bits": 8 if integers else 32,
-                "activation_codes": graph.activation_bits,
+                "activation_codes": tidy(graph.activation_bits),
                 "threads": own.timings[0].threads,
                 "shape": list(graph.shape),
                 "latency_ms": latency.median,

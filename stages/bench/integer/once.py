@@ -34,9 +34,21 @@ class Cost:
         return statistics.median(self.seconds)
 
 
+@dataclass(frozen=True)
+class Task:
+    """A piece of work.
+
+    Attributes:
+        entry: "module:function"; the function loads what is needed and returns the work.
+        arguments: its keyword arguments, plain values for JSON.
+    """
+
+    entry: str
+    arguments: Mapping[str, Any]
+
+
 def measure(
-    entry: str,
-    tasks: Mapping[str, Mapping[str, Any]],
+    tasks: Mapping[str, Task],
     threads: int,
     repeats: int,
     after_run: Callable[[], object] = lambda: None,
@@ -44,8 +56,7 @@ def measure(
     """Do each task `repeats` times.
 
     Args:
-        entry: "module:function"; the function loads what is needed and returns the work.
-        tasks: name -> the function's keyword arguments, plain values for JSON.
+        tasks: by name.
         threads: threads of torch.
         after_run: called when a run is done.
 
@@ -58,7 +69,8 @@ def measure(
         for name, task in tasks.items():
             environment = {**HEAP, "OMP_NUM_THREADS": str(threads)}
             with Child(once_worker.__name__, environment) as child:
-                child.ask(do="open", entry=entry, arguments=dict(task), threads=threads)
+                arguments = dict(task.arguments)
+                child.ask(do="open", entry=task.entry, arguments=arguments, threads=threads)
                 answer = child.ask(do="once")
             seconds[name].append(answer["nanoseconds"] / 1e9)
             if answer["rise"] is not None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save
 from torch import Tensor
 
 from pipelines.foundations.video import diffusion
@@ -17,10 +18,10 @@ from pipelines.foundations.video.text import Words
 from pipelines.q_vdit import calibrate
 from pipelines.q_vdit.arms import Arm
 from pipelines.q_vdit.plan import Cell
-from pipelines.q_vdit.samples import Whole
+from pipelines.q_vdit.samples import SALIENCE, Whole
 from pipelines.q_vdit.student import Ground
 from pipelines.q_vdit.student import build as build_student
-from stages.core.files import write_json
+from stages.core.files import write_bytes, write_json
 from stages.core.seeding import seed_all
 
 FRAMES, SIDE, WIDTH, TEXT = 4, 8, 16, 8
@@ -91,11 +92,22 @@ def output(model: Denoiser, start: Ground, samples: list[int] | None = None) -> 
         return given.call(Whole(model))
 
 
-def foundation(root: Path) -> None:
+def calibrated(root: Path, seeds: tuple[int, ...] = (0,), channels: int = 1) -> Path:
+    """A project at `root` with the teacher and calibration sets of some seeds."""
+    foundation(root, channels)
+    for seed in seeds:
+        start, folder = ground(channels, seed=seed), root / "work/q_vdit/calibrate" / f"seed{seed}"
+        start.samples.save(folder)
+        tables = {name: table.contiguous() for name, table in start.salience.items()}
+        write_bytes(folder / SALIENCE, save(tables))
+    return root
+
+
+def foundation(root: Path, channels: int = 1) -> None:
     """The same teacher as the foundation leaves it in a project at `root`."""
     from pipelines.foundations.video import teacher
 
-    made, home = taught(), root / "work/foundations/video"
+    made, home = taught(channels), root / "work/foundations/video"
     about = {"shape": list(made.shape)}
     words = Words.fresh(6, TEXT, 0)
     teacher.keep(home / "teach/latte", made.denoiser, made.noising, words, about)

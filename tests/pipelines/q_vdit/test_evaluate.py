@@ -130,6 +130,8 @@ def test_what_an_arm_learned_with_and_its_bits_are_what_quantize_says(
         expected = {
             "trainable": told["trainable"]["all"],
             "updates": told["updates"],
+            "output_error": told["after"]["error"],
+            "temporal_term": told["after"]["temporal"],
             "weight_bits": told["bits"]["weights"],
             "input_bits": told["bits"]["inputs"],
             "bits_per_weight": told["bits"]["stored"]["per_weight"],
@@ -175,6 +177,10 @@ def test_tables_and_sums_show_the_mean_of_the_scores(
     ]  # fmt: skip
     shown = free["Q-VDiT"]["agreement"]
     assert shown == f"{part(own, metric='agreement')['value'].mean():.3g}"
+    assert free["Q-VDiT"]["seeds"] == str(part(own, metric="agreement")["seed"].nunique())
+    assert free["real clips"]["seeds"] == "" and "flicker_change" not in free["Q-VDiT"]
+    flicker = part(own, metric="flicker_error")["value"].mean()
+    assert free["Q-VDiT"]["flicker_error"] == f"{flicker:.3g}"
     assert free["real clips"]["drift"] == "" and free["real clips"]["bits"] == "32"
     metrics = read_json(finished[1] / "metrics.json")
     drift = part(own, metric="drift")["value"].mean()

@@ -32,7 +32,7 @@ SHORT: dict[str, Any] = {
         "shown": {"conditions": ["W3A6-mix"], "clips": 1},
     },
     "bench": {
-        "models": {"bits": "W3A6-mix"},
+        "models": {"bits": ["W3A6-mix"]},
         "blocks": {"arms!": {"q_vdit": ["exact"], "mse": ["exact"]}, "nets!": {"latte-xl-2": []}},
         "stored": {"arms": ["q_vdit", "mse"], "bits": ["W3A6-mix"]},
     },
@@ -60,9 +60,9 @@ def test_every_claim_is_tested_where_it_says(claim: Claim) -> None:
     """In the profile that it needs and those above on the same data, and in none below."""
     for cell in claim.places():
         need = cell.needs or claim.needs
-        first, quantity = need.profile if need else "desk", claim.at(cell)
-        found = [has(profile, quantity) for profile in LADDER]
-        assert found == [p in LADDER[LADDER.index(first) :] for p in LADDER], cell
+        assert [has(profile, claim.at(cell)) for profile in LADDER] == claimed.where(need), cell
+        if need and need.profile == "paper":
+            assert has("paper", claim.at(cell)), cell
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -81,14 +81,32 @@ def test_arms_differ_in_what_their_names_say(profile: str) -> None:
         "tmd": bare,
         "mse": bare | {"temporal": None},
     }
+    assert full.temporal.reduction == "mean"
+    total = full.temporal.model_copy(update={"reduction": "sum"})
+    changes |= {"tmd_sum": bare | {"temporal": total}, "q_vdit_sum": {"temporal": total}}
     for name, change in changes.items():
         if name in found:
             assert found[name] == full.model_copy(update=change), name
     assert {"mse"} <= set(found)
 
 
-def test_every_arm_has_a_name_of_its_own() -> None:
-    assert set(arms("lab")) <= set(LABELS)
+def test_frames_are_scrambled_where_clips_have_channels() -> None:
+    """Of one channel, as digits have, nothing can be scrambled, and the stage refuses the arm."""
+    found, scrambled = arms("paper"), {"frames": "scrambled"}
+    pairs = {"released_scrambled": "q_vdit", "as_released_scrambled": "as_released"}
+    for name, other in pairs.items():
+        term = found[other].temporal
+        assert term is not None
+        wanted = found[other].model_copy(update={"temporal": term.model_copy(update=scrambled)})
+        assert found[name] == wanted, name
+    for profile in ("smoke", *LADDER):
+        terms = [arm.temporal for arm in arms(profile).values()]
+        assert all(term is None or term.frames == "axis" for term in terms)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_arm_has_a_name_of_its_own(profile: str) -> None:
+    assert set(arms(profile)) <= set(LABELS)
     assert len(set(LABELS.values())) == len(LABELS)
 
 
@@ -102,12 +120,12 @@ def test_at_desk_the_claims_have_three_calibration_sets() -> None:
 
 @pytest.mark.parametrize("profile", LADDER)
 def test_every_claim_can_be_judged_on_what_the_stages_write(profile: str) -> None:
-    found = {entry["id"]: entry for entry in claimed.judge("q_vdit", "cells", profile)}
+    found = {entry["id"]: entry for entry in claimed.judge("q_vdit", "cells", profile, NAME, NETS)}
     for claim in CLAIMS:
         for cell, entry in zip(claim.places(), found[claim.id]["cells"], strict=True):
             need = cell.needs or claim.needs
-            left_out = profile == "desk" and need is not None and claim.measure.table != "bench"
-            assert (entry["verdict"] == "not testable here") == left_out, (claim.id, cell)
+            there = claimed.where(need)[LADDER.index(profile)]
+            assert (entry["verdict"] != "not testable here") == there, (claim.id, cell)
 
 
 @pytest.mark.slow

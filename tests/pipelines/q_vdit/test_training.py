@@ -170,6 +170,22 @@ def test_all_arms_of_a_cell_see_the_same_batches(job: Job, monkeypatch: pytest.M
     assert all(torch.equal(a, b) for a, b in zip(seen["mse"], seen["tqe"], strict=True))
 
 
+@pytest.mark.parametrize("name", LEARNING)
+def test_the_text_s_mask_is_withheld_by_the_released_reading_alone(name: str, job: Job) -> None:
+    """Trap 2(f)-7: the teacher's outputs were made with the mask."""
+    start, arm = small.ground(), LEARNING[name]
+    made, shown = small.student(start, CELL, **arm), []
+    assert start.text.mask is not None and not bool(start.text.mask.all())
+    made.register_forward_pre_hook(lambda _, args: shown.append(args[2].mask is not None))
+    spec = ReconstructSpec.model_validate(TRAIN | {"steps": 2})
+    rates, own = training.Rates.model_validate(RATES), Arm.model_validate(arm)
+    training.learn(made, own, start, spec, rates, job=job, name=CELL)
+    assert shown and set(shown) == {own.masked}
+    shown.clear()
+    training.measures(made, start, 4)
+    assert set(shown) == {True}, "an arm is judged with the mask, however it learned"
+
+
 def test_a_block_is_given_what_the_teacher_s_block_was_given() -> None:
     start = small.ground(layers=2)
     made = small.student(start, CELL, **LEARNING["block_mse"])

@@ -49,19 +49,28 @@ VALUES: dict[str, Any] = {
             "layers": [{"pattern": "*", "inputs": True}], "held": 2,
             "course": small.COURSE | {"epochs": 1}, "variants": ARMS,
         },
+        "evaluate": {"seed": 0, "free": {"clips": 6}, "forced": {"steps": 3}},
         "bench": {
             "threads": 1,
-            "limits": {"tokens": 16, "width": 64, "reading": 128, "often": ONCE},
+            "limits": {
+                "arithmetic": [{"tokens": 16, "width": 64}, {"tokens": 8, "width": 64}],
+                "reading": 128, "often": ONCE,
+            },
             "models": {
-                "arms": {"s2q": ["exact", "tensor"]}, "bits": "W4A6", "seed": 0, "clips": 2,
+                "arms": {"s2q": ["exact", "tensor"]}, "bits": ["W4A6"], "seed": 0, "clips": 2,
                 "often": TWICE,
             },
             "blocks": {
                 "arms": {"s2q": ["exact"], "rtn": ["blocks"]}, "bits": "W4A6",
-                "nets": {"tiny": [4, 64]}, "part": 4, "attention_gb": 1e-5, "often": ONCE,
+                "nets": {"tiny": [4, 64]}, "part": 4, "attention_gb": 1e-5,
+                "gigamacs": 1.0, "often": ONCE,
             },
             "stored": {"arms": ["s2q", "rtn"], "bits": ["W4A6"]},
             "calibration": {"arms": ["s2q"], "bits": "W4A6", "seed": 0, "repeats": 1},
+            "updates": {
+                "arms": ["s2q"], "bits": "W4A4", "turns": 2,
+                "blocks": [{"width": 16, "heads": 2, "frames": 2, "side": 2}],
+            },
         },
     },
 }  # fmt: skip
@@ -157,7 +166,7 @@ def test_blocks_whose_scores_do_not_fit_are_told_of(done: Path) -> None:
     with (done / "blocks.csv").open(newline="") as file:
         left = [row for row in csv.DictReader(file) if not row["ms"]]
     assert [(r["net"], r["tokens"], r["arm"]) for r in left] == [
-        ("Tiny", "64", "not measured: attention takes 1.64e-05 GB")
+        ("Tiny", "64", "not measured: attention takes 1.64e-05 GB; at most 32 tokens fit")
     ]
 
 
@@ -192,22 +201,55 @@ def test_scores_hold_rounds_clips_and_counts(done: Path) -> None:
     file = by["file_mb", "cogvideox", "s2q", "W4A6", ""]
     place = done.parent / "work/s2q_vdit/quantize/s2q/0/W4A6/seed0/model.safetensors"
     assert file == place.stat().st_size / 1e6
+    # All tensors of the teacher, in 16 and in 32 bits, and a header.
+    teach = done.parent / "work/foundations/video/teach/cogvideox"
+    taught = teach / "transformer/diffusion_pytorch_model.safetensors"
+    half, full = (by["file_mb", "cogvideox", v, "", ""] for v in ("bf16", "full"))
+    assert full == pytest.approx(taught.stat().st_size / 1e6, rel=0.02)
+    assert half < 0.6 * full
+    assert by["calibration_ms", "cogvideox", "calibrate", "W4A6", "000"] > 0
 
 
 def test_nothing_is_left_but_results(done: Path) -> None:
     names = {path.name for path in done.iterdir()}
-    tables = {"blocks.csv", "models.csv", "quality.csv", "sizes.csv", "calibration.csv"}
+    tables = {
+        "integer.csv", "blocks.csv", "models.csv", "quality.csv", "sizes.csv",
+        "calibration.csv", "updates.csv",
+    }  # fmt: skip
     files = {"bench.json", "scores.parquet", "metrics.json", "exhibits.json"}
     assert names == tables | files | {"pictures", "models"}
     assert {path.name for path in (done / "models").iterdir()} == {
-        f"cogvideox-{v}.onnx" for v in ("full", "s2q", "s2q_tensor")
+        f"cogvideox-{v}.onnx" for v in ("full", "W4A6-s2q", "W4A6-s2q_tensor")
     }
     shown = [entry["name"] for entry in read_exhibits(done)]
-    assert shown == ["latency", "blocks", "models", "quality", "sizes", "calibration"]
+    assert shown == [
+        "latency",
+        "integer",
+        "blocks",
+        "models",
+        "quality",
+        "sizes",
+        "calibration",
+        "updates",
+    ]
+
+
+def test_an_update_of_reconstruction_is_timed_against_a_pass(done: Path) -> None:
+    table = read_scores(done / "scores.parquet")
+    own = table[table["metric"] == "update_over_pass"]
+    assert list(own["item"]) == ["000", "001"] and set(own["condition"]) == {"W4A4"}
+    assert set(own["backbone"]) == {"width-16"} and set(own["variant"]) == {"s2q"}
+    assert (own["value"] > 1).all()
+
+
+def test_an_arm_that_learns_nothing_has_no_updates() -> None:
+    asked = VALUES["s2q_vdit"]["bench"]["updates"] | {"arms": ["rtn"]}
+    with pytest.raises(UserError, match=r"updates\.arms: 'rtn' learns nothing"):
+        bench.updates(params(updates=asked), lambda _: VALUES)
 
 
 def test_a_missing_arm_is_named(root: Path, tmp_path: Path) -> None:
-    asked = {**VALUES["s2q_vdit"]["bench"]["models"], "arms": {"s2q": ["exact"]}, "bits": "W3A3"}
+    asked = {**VALUES["s2q_vdit"]["bench"]["models"], "arms": {"s2q": ["exact"]}, "bits": ["W3A3"]}
     with for_tests(root, NODE) as job, pytest.raises(UserError, match=r"no s2q at W3A3.*s2q/0/W4"):
         bench.run(params(models=asked), Inputs(root, NODE), tmp_path, job)
 

@@ -11,7 +11,8 @@ from pipelines.s2q_vdit.base import Base
 from pipelines.s2q_vdit.blocks import Given, Outcome
 from pipelines.s2q_vdit.nets import of_video
 from stages.core.job import Job
-from stages.quantize.layers import quantized
+from stages.quantize.layers import plain, quantized
+from stages.quantize.smooth import maxima
 from tests.pipelines.s2q_vdit import small
 
 
@@ -125,3 +126,15 @@ def test_salience_is_taken_step_by_step_from_the_teachers_layers(job: Job) -> No
     found = blocks._salience(block, quantized(block), given, 2)["attn1.to_q"]
     wanted = torch.stack([inputs[step].abs().amax((0, 1)) for step in range(3)])
     assert torch.allclose(found, wanted, atol=1e-5)
+
+
+def test_salience_is_taken_behind_the_rotation(job: Job) -> None:
+    """SmoothQuant at α = 1/2 makes the largest inputs and weights of the rotated layer alike."""
+    net = small.denoiser(1)
+    name, given = small.observed(net)
+    block = small.swapped(net, small.base("static")).get_submodule(name)
+    layers = blocks.start(block, name, given, small.base("static"), 2, 0)
+    layer = layers[f"{name}.ff.net.2"]
+    with plain(block):
+        tops = maxima({"it": layer}, lambda: blocks._run(block, given.records, 2))["it"]
+    assert torch.allclose(tops, layer.target().abs().amax(0), rtol=1e-3)

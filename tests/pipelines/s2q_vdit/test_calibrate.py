@@ -5,11 +5,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 
 from pipelines.s2q_vdit import calibrate
+from pipelines.s2q_vdit.nets import patches
 from pipelines.s2q_vdit.pool import Pool
-from pipelines.s2q_vdit.selection import choose
+from pipelines.s2q_vdit.selection import choose, sensitivity
 from stages.core import environment
 from stages.core.dag import Node
 from stages.core.errors import UserError
@@ -55,7 +57,34 @@ def test_a_pool_for_every_seed_and_what_salience_takes(tmp_path: Path, job: Job)
         assert own["prompts"] == len({p for p, _ in chosen})
         assert own["steps"] == len({s for _, s in chosen})
         assert own["neighbours"] == sum((p, s + 1) in chosen for p, s in chosen)
+        steps = [s + 1 for _, s in chosen]
+        assert own["chosen"] == {str(s): steps.count(s) for s in set(steps)}
+        # And the same of the measure without the mean of a member's tokens.
+        tokens = patches(small.denoiser(), pool.states)
+        varied = sensitivity(tokens - tokens.mean(-2, keepdim=True), "spectral")
+        others = choose("sds", pool.diff, varied, 4)
+        assert sum(own["centred"]["chosen"].values()) == 4
+        assert own["centred"]["shared"] == len(set(chosen) & set(others))
+        for key, one in (("correlation", pool.diff), ("with_quant", pool.quant)):
+            wanted = numpy.corrcoef(one.flatten(), varied.flatten())[0, 1]
+            assert own["centred"][key] == pytest.approx(wanted)
+    assert all(0 <= row["centred"] <= 1 for row in table)
     assert (folder / "pictures/salience.svg").is_file()
+
+
+def test_the_caption_says_which_steps_are_chosen(tmp_path: Path, job: Job) -> None:
+    folder = calibrated(tmp_path, job)
+    pools = read_json(folder / "pool.json")["seeds"].values()
+    steps = sorted(int(step) for pool in pools for step in pool["chosen"])
+    (shown,) = read_json(folder / "exhibits.json")
+    assert f"steps {steps[0]} to {steps[-1]} of 4" in shown["caption"]
+
+
+def test_salience_may_leave_the_mean_of_tokens_out(tmp_path: Path, job: Job) -> None:
+    folder = calibrated(tmp_path, job, norm="centred")
+    for own in read_json(folder / "pool.json")["seeds"].values():
+        assert own["centred"]["with_quant"] == pytest.approx(1)
+        assert own["centred"]["chosen"] == own["chosen"] and own["centred"]["shared"] == 4
 
 
 def test_two_runs_leave_the_same_bytes(tmp_path: Path, job: Job) -> None:

@@ -26,7 +26,7 @@ def test_updates_and_passes_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
             plain()  # type: ignore[operator]
             work()  # type: ignore[operator]
             turns.append([p.detach().clone() for p in knobs(block)["transform"]])
-        return Ratio(2.0, 3.0, 1.5)
+        return Ratio(2.0, 3.0, (1.0, 1.5, 2.0))
 
     monkeypatch.setattr(ratio, "measure", measure)
     found = cost.of_update(

@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from pydantic import ValidationError
 from pipelines.foundations.video import teacher as foundation
 from pipelines.foundations.video.denoiser import Denoiser
 from pipelines.s2q_vdit import calibrate, kept, quantize
+from pipelines.s2q_vdit.arms import Arm
 from pipelines.s2q_vdit.pool import Pool
 from pipelines.s2q_vdit.selection import choose
 from stages.core import environment
@@ -22,11 +24,18 @@ from stages.core.files import listing, read_json
 from stages.core.job import Job
 from stages.quantize.bits import stored
 from tests.jobs import for_tests
+from tests.pipelines.foundations.video.claimed import section
 from tests.pipelines.foundations.video.small import drawn
 from tests.pipelines.s2q_vdit import small
 
 NODE = Node("s2q_vdit", "quantize", "s2q", "0-1", (), (), ())
+TEACH = "foundations/video/teach/cogvideox"
 COUNT = 4
+ARMS = {
+    name: arm
+    for profile in ("desk", "lab", "paper")
+    for name, arm in section("s2q_vdit", profile)["quantize"]["variants"].items()
+}
 S2Q = {"selection": "sds", "least": 0.5, "base": small.raw_base("full")}
 RTN = {"selection": None, "least": None, "base": small.raw_base("nearest")}
 
@@ -76,7 +85,7 @@ def made(
 
 def test_a_model_for_every_seed_and_bits(tmp_path: Path, inputs: dict[str, Path], job: Job) -> None:
     folder = made(tmp_path, inputs, job)
-    taught = foundation.load(inputs["foundations/video/teach/cogvideox"])
+    taught = foundation.load(inputs[TEACH])
     x, t = drawn(2, *taught.shape), torch.tensor([30, 90])
     text, _ = taught.read(torch.tensor([[2, 4], [3, 5]]))
     gaps = {}
@@ -167,6 +176,28 @@ def test_layers_that_are_left_out_count_in_full(
     mean = (4 * (attention + forward) + 16 * modulation) / whole
     assert bits["weights"] == pytest.approx(mean)
     assert bits["inputs"] == pytest.approx((6 * attention + 16 * (forward + modulation)) / whole)
+
+
+@pytest.mark.parametrize("name", ARMS)
+def test_every_arm_of_every_profile_can_be_made_and_loaded(
+    name: str, tmp_path: Path, inputs: dict[str, Path], job: Job
+) -> None:
+    """With groups that suit a network of this size."""
+    arm = deepcopy(ARMS[name])
+    if arm["base"]["group"]:
+        arm["base"]["group"] = 8
+    folder = made(tmp_path, inputs, replace(job, seeds=(0,)), arm=arm, bits=["W4A4"])
+    own = folder / "W4A4/seed0"
+    told, taught = read_json(own / "quantized.json"), foundation.load(inputs[TEACH])
+    assert (told["learned"] > 0) == Arm.model_validate(arm).base.learns
+    assert len(told["members"]) == (0 if arm["selection"] is None else COUNT)
+    model = kept.load(own, taught.denoiser)
+    assert stored(model, dense=True).per_weight == pytest.approx(told["bits"]["stored_per_weight"])
+    x, t = drawn(2, *taught.shape), torch.tensor([30, 90])
+    text, _ = taught.read(torch.tensor([[2, 4], [3, 5]]))
+    with torch.no_grad():
+        gap = (model(x, t, text) - taught.denoiser(x, t, text)).square().mean()
+    assert bool(gap.isfinite()) and float(gap) > 0
 
 
 def test_bits_without_a_meaning_are_refused() -> None:

@@ -26,6 +26,16 @@ def test_sensitivity_is_the_norm_of_the_gram_matrix() -> None:
     assert torch.allclose(sensitivity(tokens, "spectral"), largest)
 
 
+def test_centred_sensitivity_is_that_of_what_varies_between_tokens() -> None:
+    """A ground that all tokens share makes the spectral norm, however little else there is."""
+    tokens = drawn(3, 10, 4).double()
+    apart = tokens - tokens.mean(-2, keepdim=True)
+    assert torch.allclose(sensitivity(tokens, "centred"), sensitivity(apart, "spectral"))
+    dark = tokens - 5
+    assert torch.allclose(sensitivity(dark, "centred"), sensitivity(tokens, "centred"))
+    assert bool((sensitivity(dark, "spectral") > 5 * sensitivity(tokens, "spectral")).all())
+
+
 def test_the_spectral_norm_bounds_what_an_error_of_the_weights_costs() -> None:
     tokens, worst = drawn(10, 4).double(), 0.0
     for error in drawn(200, 4, seed=3).double():

@@ -22,3 +22,8 @@ def test_the_median_of_turns_that_share_whatever_slows_them(
     found = ratio.measure(lambda: work(2), lambda: work(3), turns=3)
     assert found.value == pytest.approx(1.5)
     assert (found.plain, found.work) == (pytest.approx(2), pytest.approx(15))
+
+
+def test_no_turn_is_no_ratio() -> None:
+    with pytest.raises(ValueError, match="0 turns"):
+        ratio.measure(lambda: None, lambda: None, turns=0)

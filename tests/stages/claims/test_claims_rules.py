@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 
 from stages.claims import rules
-from stages.claims.model import Check, Tolerance
+from stages.claims.model import Check, Equivalent, Tolerance
 from stages.core.errors import UserError
 from stages.core.stats import Interval
 from tests.stages.claims.claimed import claim, sheet
 
 
-def judged(value, low, high, direction="higher", **changes):
+def judged(value, low, high, direction="higher", counted=False, **changes):
     found = sheet(claim(**changes)).claims[0]
     line = rules.line(found, found.published.value, direction)
-    return rules.judge(line, Interval(value, low, high))
+    return rules.judge(line, Interval(value, low, high), counted=counted)
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ def judged(value, low, high, direction="higher", **changes):
         (0.4, -0.1, 0.9, "inconclusive"),
         (1.4, 0.0, 2.8, "inconclusive"),  # touching zero is not beyond it
         (-0.4, -0.9, -0.1, "fails"),
-        (0.0, 0.0, 0.0, "fails"),  # no difference, exactly, is not better
+        (0.0, 0.0, 0.0, "inconclusive"),  # no score tells the arms apart
         (np.nan, -np.inf, np.inf, "inconclusive"),
     ],
 )
@@ -34,6 +34,13 @@ def test_better_than_a_baseline(value, low, high, verdict):
     if not np.isnan(value):  # a metric of which less is better turns everything round
         mirrored = {"published": {"value": -1.0, "unit": "dB"}}
         assert judged(-value, -high, -low, "lower", **mirrored) == verdict
+
+
+def test_a_count_that_is_the_same_is_not_better():
+    assert judged(0.0, 0.0, 0.0, counted=True) == "fails"
+    same = {"measure": {"compare": "ratio"}, "published": {"value": 1.5, "unit": "×"}}
+    assert judged(1.0, 1.0, 1.0, counted=True, **same) == "fails"
+    assert judged(1.0, 1.0, 1.0, **same) == "inconclusive"
 
 
 def test_a_censored_interval_is_open_at_one_end():
@@ -103,6 +110,21 @@ def test_not_worse_than_a_margin(low, high, verdict):
     near = {"rule": {"kind": "non_inferior", "margin": 0.5, "reason": "x"}, "tolerance": None}
     assert judged((low + high) / 2, low, high, **near) == verdict
     assert judged(-(low + high) / 2, -high, -low, "lower", **near) == verdict
+
+
+@pytest.mark.parametrize(
+    "low, high, verdict",
+    [
+        (-0.4, 0.2, "holds"),
+        (-0.6, 0.2, "inconclusive"),
+        (-0.2, 0.6, "inconclusive"),  # nor better by as much
+        (-0.9, -0.6, "fails"),
+        (0.6, 0.9, "fails"),
+    ],
+)
+def test_alike_within_a_margin(low, high, verdict):
+    rule = Equivalent(kind="equivalent", margin=0.5, reason="x")
+    assert rules.judge_equivalent(rule, Interval((low + high) / 2, low, high)) == verdict
 
 
 def test_a_rule_that_goes_by_direction_needs_one():

@@ -91,7 +91,8 @@ def test_what_counts_as_a_timing():
     timed = (
         "latency_ms", "rtf", "peak_memory_mb", "train_memory_mb", "train_step_ms",
         "step_over_plain_and_teacher", "step_over_plain", "teacher_forward_ms", "teacher_forward",
+        "update_over_pass",
     )  # fmt: skip
     assert all(is_timing(metric) for metric in timed)
-    counted = ("macs", "parameters", "size_mb", "si_sdri", "best_step")
+    counted = ("macs", "parameters", "size_mb", "si_sdri", "best_step", "updates")
     assert not any(is_timing(metric) for metric in counted)

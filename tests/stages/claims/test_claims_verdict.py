@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from stages.claims.measure import binomial
 from stages.core import stats
 from stages.core.errors import UserError
 from tests.stages.claims.claimed import against, claim, one, rows, spread, table
@@ -102,6 +103,89 @@ def test_not_worse_than_a_margin():
     assert found["verdict"] == "holds"
     assert found["high"] < 0
     assert one(near, against(spread(7.0), spread(8, seed=7)))["verdict"] == "fails"
+
+
+SHARES = {"unit": "share"}
+MARGIN = {"margin": 0.03, "reason": "x"}
+
+
+def shares(kind, **changes):
+    rule = {"kind": kind} | (MARGIN if kind != "better_than" else {})
+    return claim(rule=rule, tolerance=None, published={"value": None, "unit": "share"}, **changes)
+
+
+@pytest.mark.parametrize("kind", ["non_inferior", "equivalent"])
+@pytest.mark.parametrize("clips, verdict", [(128, "holds"), (96, "inconclusive")])
+def test_clips_that_are_all_right_bound_a_loss_by_their_number(kind, clips, verdict):
+    """No loss in n clips is compatible with one in every n / 3.7, however many seeds saw them."""
+    right = np.ones((5, clips))
+    found = one(shares(kind), against(right, right, **SHARES))
+    bound = 1 - 0.025 ** (1 / clips)
+    assert (found["value"], found["low"], found["high"]) == pytest.approx(
+        (0, -bound, bound), rel=1e-5
+    )
+    assert found["verdict"] == verdict
+    assert f"the interval is the exact bound of {clips} items" in found["reason"]
+    assert "seeds would settle" not in found["reason"]
+
+
+def test_the_exact_bound_grows_with_every_clip_that_is_lost():
+    full, lows = np.ones((5, 128)), []
+    for lost in range(4):
+        arm = full.copy()
+        arm[:, :lost] = 0
+        found = one(shares("non_inferior"), against(arm, full, **SHARES))
+        lows.append(found["low"])
+        assert found["value"] == pytest.approx(-lost / 128, abs=1e-6)
+        assert ("no item tells" in found["reason"]) == (lost == 0)
+    assert lows == sorted(lows, reverse=True) and len(set(lows)) == 4
+
+
+def test_the_exact_bound_covers_shares_near_one():
+    """Where resampling often finds nothing to resample."""
+    rng, covered = np.random.default_rng(0), 0
+    for _ in range(400):
+        arm, base = (rng.random((1, 60)) > p for p in (0.04, 0.01))
+        low, high = binomial(arm.astype(float), base.astype(float))
+        covered += low <= -0.03 <= high
+    assert covered >= 0.95 * 400
+
+
+def test_arms_that_score_alike_everywhere_are_not_told_apart():
+    same = {"measure": {"compare": "ratio"}, "published": {"value": 1.9, "unit": "×"}}
+    found = one(claim(**same), against(np.ones((3, 40)), np.ones((3, 40)), **SHARES))
+    assert found["verdict"] == "inconclusive"
+    assert "both arms score alike on every item" in found["reason"]
+    counted = {"measure": {"compare": "ratio", "items": "counted"}, "published": same["published"]}
+    found = one(claim(**counted), against([[5.0]], [[5.0]]))
+    assert found["verdict"] == "fails"
+
+
+@pytest.mark.parametrize("value, better", [(20.0, True), (5.0, False)])
+def test_an_exact_number_that_is_missed_says_on_which_side(value, better):
+    size = {"metric": "size", "unit": "MB", "direction": "lower"}
+    entry = claim(
+        measure={"metric": "size", "compare": "speedup", "items": "counted"},
+        published={"value": 10.0, "unit": "×"},
+        rule={"kind": "exact"},
+        tolerance={"relative": 0.1, "reason": "x"},
+    )
+    found = one(entry, against([[1.0]], [[value]], **size))
+    assert found["verdict"] == "fails"
+    assert ("and is better than it" in found["reason"]) == better
+
+
+def test_to_be_better_by_more_than_a_margin_is_not_to_be_alike():
+    near = claim(
+        rule={"kind": "equivalent", "margin": 0.5, "reason": "x"},
+        tolerance=None, published={"value": None, "unit": "dB"},
+    )  # fmt: skip
+    assert one(near, against(spread(8.1), spread(8, seed=7)))["verdict"] == "holds"
+    above = one(near, against(spread(9.5), spread(8, seed=7)))
+    assert above["verdict"] == "fails" and "all of it on the better side" in above["reason"]
+    below = one(near, against(spread(6.5), spread(8, seed=7)))
+    assert below["verdict"] == "fails" and "better" not in below["reason"]
+    assert "alike within 0.5 dB to either side" in below["rule"]
 
 
 CONVERGES = {

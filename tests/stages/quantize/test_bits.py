@@ -13,7 +13,7 @@ from torch import nn
 
 from stages.quantize.bits import Ledger, stored, weight_bits
 from stages.quantize.shared import share
-from stages.quantize.store import save
+from stages.quantize.store import load, save
 from stages.quantize.swap import Rule, swap
 from tests.stages.quantize.specs import Net, Scaled, Thin, grid, inputs, weights
 
@@ -68,6 +68,27 @@ def test_the_ledger_is_the_file(tmp_path: Path, shape: dict[str, Any], dense: bo
     save(net, tmp_path / "net.safetensors", dense=dense)
     tensors = load_file(tmp_path / "net.safetensors").values()
     assert stored(net, dense=dense).ledger.total == 8 * sum(t.nbytes for t in tensors)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_scale_counts_as_it_is_stored(tmp_path: Path, dtype: torch.dtype) -> None:
+    """Of a double model in 64 bits; static, dynamic and loaded ones alike."""
+    net = Net().to(dtype)
+    rules = [
+        Rule(pattern="blocks.0.*", weights=weights(symmetric=True, dynamic=True), inputs=None),
+        Rule(pattern="blocks.*", weights=weights(), inputs=None),
+    ]
+    swap(net, rules)
+    path = tmp_path / "net.safetensors"
+    for model in (net, net.to(torch.float32)):
+        save(model, path, dense=True)
+        size = 8 * sum(t.nbytes for t in load_file(path).values())
+        assert stored(model, dense=True).ledger.total == size
+        fresh = Net().to(dtype)
+        load(fresh, path)
+        save(fresh, path, dense=True)
+        size = 8 * sum(t.nbytes for t in load_file(path).values())
+        assert stored(fresh, dense=True).ledger.total == size
 
 
 def test_a_published_layer_is_close_to_its_nominal_bits() -> None:

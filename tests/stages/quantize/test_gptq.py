@@ -176,6 +176,8 @@ def test_a_layer_is_fixed_where_its_output_is_nearer_the_teachers() -> None:
     fix_by_gptq(first, found["0"], damping=0.01, act_order=True)
     assert float((first(x).flatten(0, 1) - wanted).detach().square().mean()) < 0.7 * before
     assert torch.equal(first.codes().scale, scale)
+    with pytest.raises(ValueError, match=r"no input was seen of \['2'\]"):
+        hessians(layers, lambda: first(x))
 
 
 def test_a_dead_channel_is_rounded_and_hurts_no_other() -> None:

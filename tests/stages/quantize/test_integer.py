@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from stages.quantize import store
 from stages.quantize.grids import apart
 from stages.quantize.integer import IntegerLinear, product, to_integers
-from stages.quantize.layers import QuantLinear
+from stages.quantize.layers import QuantLinear, quantized
 from stages.quantize.swap import Rule, swap
+from stages.quantize.transforms import Chain, Diagonal, Kronecker
 from tests.stages.quantize.specs import Added, Net, Scaled, Thin, inputs, noise, weights
 
 KINDS: list[tuple[dict[str, Any], dict[str, Any]]] = [
@@ -75,6 +79,63 @@ def test_codes_and_sums_agree_exactly(
     torch.testing.assert_close(integer(x), layer(x), rtol=1e-4, atol=1e-4 * x.abs().max().item())
 
 
+def stretched(size: int) -> Diagonal:
+    return Diagonal(noise(size, seed=8).exp(), learned=True)
+
+
+TRANSFORMS: dict[str, Callable[[int], nn.Module]] = {
+    "kronecker": Kronecker.hadamard,
+    "chain": lambda size: Chain([Kronecker.hadamard(size), stretched(size)]),
+    "empty": lambda size: Chain([]),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("size", [32, 192])
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_with_learned_transforms_and_in_half_precision(
+    name: str, size: int, dtype: torch.dtype
+) -> None:
+    torch.manual_seed(0)
+    layer = QuantLinear(
+        nn.Linear(size, 12).to(dtype),
+        weights(bits=4, clip="learned", symmetric=True, dynamic=True),
+        inputs(clip="learned", symmetric=True),
+        transform=TRANSFORMS[name](size),
+    )
+    x = noise(2, size, size).to(dtype)
+    with torch.no_grad():  # Both ways alike: a transform that learns sums in another order.
+        integer = IntegerLinear(layer)
+        found, wanted = integer(x), layer(x)
+        sums = integer.sums(integer.input_codes(x))
+        _, _, expected = sums_of_the_fake_path(layer, x)
+    assert found.dtype is dtype
+    if dtype is torch.float32:
+        assert torch.equal(sums.double(), expected)
+    near = 1e-4 if dtype is torch.float32 else 2e-2
+    torch.testing.assert_close(found, wanted, rtol=near, atol=near * wanted.abs().max().item())
+
+
+def test_of_a_model_from_a_file_too(tmp_path: Path) -> None:
+    net, x = Net(), noise(2, 4, 3)
+    spec = weights(bits=3, clip="learned", symmetric=True, dynamic=True)
+    layers = swap(net, [Rule(pattern="blocks.*", weights=spec, inputs=inputs(clip="learned"))])
+    layers["blocks.0.to_q"].transform = Kronecker.hadamard(8)
+    layers["blocks.0.to_q"].calibrate()
+    wanted = {name: IntegerLinear(layer) for name, layer in layers.items()}
+    store.save(net, tmp_path / "net.safetensors", dense=True)
+    loaded = Net(seed=1)
+    store.load(loaded, tmp_path / "net.safetensors", lambda *_: Kronecker.identity(8))
+    with torch.no_grad():
+        fake = loaded(x)
+        for name, layer in to_integers(loaded).items():
+            y = noise(3, layer.in_features, seed=2)
+            given = layer.input_codes(y)
+            assert torch.equal(layer.sums(given), wanted[name].sums(given))
+            assert torch.equal(layer(y), wanted[name](y))
+        torch.testing.assert_close(loaded(x), fake, rtol=1e-3, atol=1e-3)
+
+
 def test_with_a_transform_and_branches_too() -> None:
     torch.manual_seed(0)
     layer = QuantLinear(
@@ -108,7 +169,17 @@ def test_both_products_are_exact() -> None:
     w = torch.randint(-128, 128, (7, 300), dtype=torch.int8)
     expected = [[sum(int(a) * int(b) for a, b in zip(r, c, strict=True)) for c in w] for r in x]
     assert product(x, w).tolist() == expected
-    assert (x.double() @ w.double().T).to(torch.int32).tolist() == expected
+    elsewhere = cast("Tensor", _Elsewhere(x))
+    assert product(elsewhere, w).tolist() == expected
+
+
+class _Elsewhere:
+    """A tensor that says it is on another device, of which there is none here."""
+
+    device = torch.device("cuda")
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.double = tensor.double
 
 
 def test_a_whole_model_in_integers() -> None:
@@ -119,6 +190,18 @@ def test_a_whole_model_in_integers() -> None:
     assert len(layers) == 8 and net.get_submodule("blocks.0.to_q") is layers["blocks.0.to_q"]
     torch.testing.assert_close(net(x), fake, rtol=1e-3, atol=1e-3)
     assert layers["blocks.0.to_q"].packed.numel() == 8 * 8 // 2
+
+
+def test_a_shared_layer_becomes_one_layer_under_all_its_names() -> None:
+    net, x = Net(), noise(2, 4, 3)
+    net.blocks[1].to_q = net.blocks[0].to_q
+    swap(net, [Rule(pattern="blocks.*", weights=weights(bits=4), inputs=inputs())])
+    fake = net(x)
+    layers = to_integers(net)
+    assert len(layers) == 8 and not quantized(net)
+    assert isinstance(net.blocks[1].to_q, IntegerLinear)
+    assert net.blocks[0].to_q is net.blocks[1].to_q is layers["blocks.1.to_q"]
+    torch.testing.assert_close(net(x), fake, rtol=1e-3, atol=1e-3)
 
 
 def test_what_integers_cannot_do_is_refused() -> None:

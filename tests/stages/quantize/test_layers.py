@@ -13,6 +13,7 @@ from torch import nn
 from stages.quantize.grids import decode, encode, extent, fake, steps
 from stages.quantize.layers import Codes, QuantLinear, fix_all, knobs, plain, set_state
 from stages.quantize.swap import Rule, swap
+from stages.quantize.transforms import Kronecker
 from tests.stages.quantize.specs import Added, Net, Scaled, Thin, grid, inputs, noise, weights
 
 
@@ -206,6 +207,31 @@ def test_everything_that_learns_gets_a_gradient_and_is_a_knob() -> None:
     assert layer.transform is not None
     layer.transform.requires_grad_(False)
     assert "transform" not in layer.knobs()
+
+
+def test_what_can_no_longer_act_is_no_knob() -> None:
+    layer = full(clip="learned", dynamic=True)
+    assert {"clip", "inner"} < set(layer.knobs())
+    layer.fix()
+    assert set(layer.knobs()) == {"transform", "beside"}
+    adopted = QuantLinear(made(), weights(rounding="learned"), inputs(clip="learned"))
+    adopted.adopt(adopted.codes())
+    assert set(adopted.knobs()) == {"input_clip"}
+    adopted(noise(4, 8)).square().sum().backward()
+    assert all(p.grad is not None for p in adopted.knobs()["input_clip"])
+
+
+def test_codes_are_the_same_with_and_without_gradients() -> None:
+    """Above the width where a transform sums in another order when it learns."""
+    transform = Kronecker.hadamard(768)
+    torch.manual_seed(0)
+    layer = QuantLinear(
+        nn.Linear(768, 768), weights(bits=4, symmetric=True, dynamic=True), None, transform
+    )
+    learning = layer.codes()
+    with torch.no_grad():
+        assert all(map(torch.equal, learning, layer.codes()))
+    assert not any(part.requires_grad for part in learning)
 
 
 def test_a_trained_step_moves_the_codes() -> None:

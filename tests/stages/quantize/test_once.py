@@ -60,13 +60,23 @@ def test_other_means_or_another_mode_of_gradients_make_it_anew() -> None:
     assert make.times == 3
 
 
-def test_inference_tensors_have_no_version_and_are_remembered_too() -> None:
+def test_inference_tensors_have_no_version_and_are_not_remembered() -> None:
     once, make = Once(2), Made()
     with torch.inference_mode():
         x = torch.ones(2)
+        assert once(x, 0, "same", make).tolist() == [2, 2]
+        x += 1
+        assert once(x, 1, "same", make).tolist() == [4, 4]
+
+
+def test_in_inference_mode_other_tensors_are_remembered_and_their_changes_seen() -> None:
+    once, make, x = Once(3), Made(), torch.ones(2)
+    with torch.inference_mode():
         once(x, 0, "same", make)
         once(x, 1, "same", make)
-    assert make.times == 1
+        assert make.times == 1
+        x += 1
+        assert once(x, 2, "same", make).tolist() == [4, 4]
 
 
 def test_a_copy_remembers_nothing_and_copies_stay_together() -> None:

@@ -42,5 +42,9 @@ def test_what_does_not_fit_is_refused() -> None:
     for codes in ([0, 8], [-1, 0]):
         with pytest.raises(ValueError, match="in 3 bits"):
             pack(torch.tensor(codes), 3)
+    for value in (1.5, torch.nan):
+        with pytest.raises(ValueError, match="not whole numbers"):
+            pack(torch.tensor([1.0, value]), 3)
+    assert pack(torch.tensor([1.0, 2.0]), 3).tolist() == [0b10001]
     with pytest.raises(ValueError, match="take 3 bytes, not 4"):
         unpack(torch.zeros(4, dtype=torch.uint8), 3, 8)

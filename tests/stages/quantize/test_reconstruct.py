@@ -18,16 +18,25 @@ from stages.core.errors import UserError
 from stages.core.job import Job
 from stages.quantize.capture import ROOT, Records, capture
 from stages.quantize.grids import Grid
-from stages.quantize.layers import InputSpec, QuantLinear, WeightSpec, knobs, quantized
+from stages.quantize.layers import (
+    InputSpec,
+    QuantLinear,
+    WeightSpec,
+    fix_all,
+    knobs,
+    quantized,
+)
 from stages.quantize.reconstruct import (
     Group,
     Reconstruction,
     ReconstructSpec,
     batch_of,
+    learning,
     mean_loss,
     reconstruct,
     weighted_error,
 )
+from stages.quantize.rounding import Anneal, penalty
 from stages.quantize.transforms import Kronecker
 
 SPEC = {"steps": 60, "batch": 4, "weight_decay": 0.0, "final": 1e-3, "clip": None}
@@ -235,8 +244,39 @@ def test_a_quantized_block_comes_nearer_to_its_teacher(job: Job) -> None:
     assert found.after < 0.75 * found.before
 
 
+def test_learned_rounding_through_reconstruction_beats_the_nearest(job: Job) -> None:
+    """BRECQ's: soft while it learns, and the hard codes are what is compared."""
+    torch.manual_seed(0)
+    rows = Grid(bits=3, symmetric=True, granularity="channel", group=None, dynamic=False)
+    plain = nn.Sequential(nn.Linear(24, 32), nn.GELU(), nn.Linear(32, 24))
+    records = recorded(plain, 1 + 0.5 * noise(16, 12, 24))  # a common part: errors should cancel
+
+    def at(rounding: Any) -> nn.Sequential:
+        spec = WeightSpec(grid=rows, clip="max", norm=None, rounding=rounding)
+        parts = (QuantLinear(p, spec, None) if isinstance(p, nn.Linear) else p for p in plain)
+        return nn.Sequential(*parts)
+
+    nearest, block, steps = at("nearest"), at("learned"), 300
+    fix_all(nearest)
+    lost = mean_loss(nearest, records, mse, 16)
+    anneal = Anneal(weight=1e-3, warm=0.2, start=10.0, end=2.0)
+    found = fit(
+        block, records, job, parameters=knobs(block)["rounding"], spec=spec(steps=steps, final=1.0),
+        penalty=lambda step: penalty(block, anneal, step, steps),
+    )  # fmt: skip
+    assert found.before < 1e-6 * lost, "soft rounding starts near the teacher"
+    fix_all(block)
+    hard = mean_loss(block, records, mse, 16)
+    assert hard == pytest.approx(found.after, rel=1e-4), "no weight is undecided"
+    assert hard < 0.3 * lost
+
+
 @pytest.mark.slow
-def test_a_step_costs_little_more_than_the_blocks_forward_and_backward(job: Job) -> None:
+def test_a_step_costs_little_more_than_the_quantized_blocks_own_pass(job: Job) -> None:
+    """What batches, optimiser and schedule add to a pass of the block that is quantized already.
+
+    `pipelines/s2q_vdit/cost.py` measures an update against the full-precision block's pass.
+    """
     block, count, steps = quantized_net(4), 8, 20
     records = recorded(block, noise(count, 500, 32))
     trained = [p for kind in knobs(block).values() for p in kind]
@@ -261,10 +301,29 @@ def test_a_step_costs_little_more_than_the_blocks_forward_and_backward(job: Job)
         pass_, whole = [seconds(plain) for _ in range(7)], seconds(step)
         # Before and after its steps a reconstruction runs the block twice without gradients.
         ratios.append(whole / (steps + 2) / statistics.median(pass_))
-    assert min(ratios) < 1.3
+    assert statistics.median(ratios) < 1.3
+
+
+def test_what_diverges_in_the_last_update_is_refused(job: Job) -> None:
+    records = recorded(linear(0), noise(8, 7, 6))
+    student = linear(1)
+    with pytest.raises(UserError, match=r"block: the loss is inf after the last step; lower"):
+        fit(student, records, job, spec=spec(steps=1), lr=1e30)
+    assert all(parameter.requires_grad for parameter in student.parameters())
+    student = linear(1)
+    groups = [Group(list(student.parameters()), torch.inf)]
+    made = learning(student, records, groups, mse, spec(steps=1), name="block", seed=0)
+    with pytest.raises(UserError, match="block: what was learned is not finite"), made as step:
+        assert math.isfinite(step(1))
 
 
 def test_mistakes_are_named(job: Job) -> None:
+    for groups in ([], [Group([], 0.1)]):
+        with pytest.raises(ValueError, match="block: no parameter is given to learn"):
+            reconstruct(
+                linear(0), recorded(linear(0), noise(2, 7, 6)), groups, mse, spec(),
+                job=job, name="block", seed=0,
+            )  # fmt: skip
     with pytest.raises(UserError, match="block: nothing was recorded"):
         fit(linear(0), Records(), job)
     with pytest.raises(UserError, match="block: the loss is nan at step 1"):

@@ -76,6 +76,8 @@ def test_the_maxima_of_a_models_layers() -> None:
     assert torch.equal(found["0"], x.abs().amax((0, 1)))
     torch.testing.assert_close(found["2"], model[:2](x).abs().amax((0, 1)).detach())
     assert not model[0]._forward_pre_hooks
+    with pytest.raises(ValueError, match=r"no input was seen of \['2'\]"):
+        maxima(layers, lambda: model[0](x))
 
 
 def test_the_maxima_of_a_quantized_layer_are_those_after_its_transform() -> None:

@@ -178,11 +178,47 @@ def _rewrite(path: Path, change: Any) -> None:
     save_file(tensors, path, metadata)
 
 
+Q = "blocks.0.to_q."
+"""What stands in the file before the names of one layer's tensors."""
+
+
+def _entry(metadata: dict[str, str], more: dict[str, Any] | None = None, **changes: Any) -> None:
+    header = json.loads(metadata[store.KEY])
+    entry = header["layers"][Q[:-1]]
+    entry.update(changes)
+    entry["weights"].update(more or {})
+    metadata[store.KEY] = json.dumps(header)
+
+
+def _fill(tensors: dict[str, Any]) -> None:
+    """Codes and zero points of 8 bits, all the largest."""
+    tensors[Q + "codes"], tensors[Q + "zero"] = torch.full((64,), 255).byte(), torch.ones(8).byte()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda t, m: m.clear(), "holds no quantized model"),
         (lambda t, m: m.update({store.KEY: '{"format": 9, "layers": {}}'}), "format 9"),
+        (lambda t, m: m.update({store.KEY: '{"layers": {}}'}), "lacks its format"),
+        (lambda t, m: m.update({store.KEY: "[]"}), "lacks its format"),
+        (lambda t, m: m.update({store.KEY: "{"}), "is no JSON"),
+        (lambda t, m: m.update({store.KEY: '{"format": 3}'}), "header, layers: Field required"),
+        (lambda t, m: _entry(m, width=9), r"header, layers\.blocks\.0\.to_q\.width: "),
+        (lambda t, m: _entry(m, parts={"inputs": "head"}), "'head', which has none"),
+        (
+            lambda t, m: t.update({Q + "scale": torch.ones(1, 1)}),
+            r"scale is \(1, 1\), not \(8, 1\)",
+        ),
+        (
+            lambda t, m: t.update({Q + "scale": torch.ones(8, 2)}),
+            r"scale is \(8, 2\), not \(8, 1\)",
+        ),
+        (lambda t, m: t.update({Q + "zero": torch.ones(8).byte()}), "not 8"),
+        (lambda t, m: t.update({Q + "bias": torch.ones(1)}), r"'bias' is \(1,\), not \(8,\)"),
+        (lambda t, m: t.pop(Q + "bias"), r"'blocks\.0\.to_q': it lacks \['bias'\]"),
+        (lambda t, m: t.update({Q + "more": torch.ones(1)}), r"beyond it \['more'\]"),
+        (lambda t, m: _entry(m, width=8, more={"bits": 3}) or _fill(t), "codes from 255 to 255"),
         (lambda t, m: t.pop("blocks.0.to_q.codes"), r"'blocks\.0\.to_q' lacks its codes"),
         (lambda t, m: t.pop("blocks.0.to_q.zero"), r"'blocks\.0\.to_q' lacks its zero"),
         (lambda t, m: t.pop("head.bias"), r"lacks \['head\.bias'\]"),
@@ -203,6 +239,22 @@ def test_a_file_that_does_not_suit_is_refused(tmp_path: Path, change: Any, messa
     with pytest.raises(UserError, match=message):
         store.load(fresh, path)
     assert torch.equal(fresh(X), before)
+
+
+def test_a_refused_file_leaves_what_was_lent_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "net.safetensors"
+    store.save(trained(), path, dense=True)
+    _rewrite(path, lambda t, m: t.pop("head.bias"))  # the last that is looked at
+    other = trained()
+    layer = other.get_submodule("blocks.1.to_q")
+    assert isinstance(layer, QuantLinear) and isinstance(layer.transform, Scaled)
+    layer.transform.scale.data.fill_(1.0)
+    before, expected = {k: t.clone() for k, t in other.state_dict().items()}, other(X)
+    with pytest.raises(UserError, match=r"lacks \['head\.bias'\]"):
+        store.load(other, path)
+    assert other.get_submodule("blocks.1.to_q") is layer
+    assert all(torch.equal(t, before[k]) for k, t in other.state_dict().items())
+    assert torch.equal(other(X), expected)
 
 
 def test_other_mistakes_are_told(tmp_path: Path) -> None:

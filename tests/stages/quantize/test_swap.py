@@ -95,6 +95,42 @@ def test_parts_of_a_quantized_layer_are_no_layers_of_the_model() -> None:
     assert isinstance(net.head, QuantLinear)
 
 
+class Attending(nn.Module):
+    """Torch's own attention behind a plain layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(8, 8)
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+
+
+def test_a_layer_whose_weight_attention_reads_without_calling_it_is_refused() -> None:
+    net = Attending()
+    with pytest.raises(UserError, match=r"takes 'attention\.out_proj', but MultiheadAttention"):
+        swap(net, [rule("*")])
+    assert module_names(net) == ["first", "attention.out_proj"]  # nothing was swapped
+    assert list(swap(net, [rule("attention.out_proj", None), rule("*")])) == ["first"]
+
+    class Calling(nn.MultiheadAttention):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+            found: torch.Tensor = self.out_proj(x)
+            return found
+
+    assert list(swap(nn.Sequential(Calling(8, 2)), [rule("*")])) == ["0.out_proj"]
+
+
+@pytest.mark.parametrize("child", ["linear1", "linear2"])
+def test_a_layer_that_torchs_fast_path_would_not_call_is_refused(child: str) -> None:
+    net = nn.Sequential(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True))
+    with pytest.raises(
+        UserError, match=f"'0.{child}', but TransformerEncoderLayer .* leave it out"
+    ):
+        swap(net, [rule(f"0.{child}")])
+    assert isinstance(net[0].get_submodule(child), nn.Linear)
+    decoder = nn.Sequential(nn.TransformerDecoderLayer(8, 2, 16))  # has no such path
+    assert list(swap(decoder, [rule(f"0.{child}")])) == [f"0.{child}"]
+
+
 def test_a_model_that_is_itself_a_layer_is_refused() -> None:
     with pytest.raises(ValueError, match="wrap it"):
         replace(nn.Linear(2, 2), "", nn.Linear(2, 2))

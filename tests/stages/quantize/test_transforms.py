@@ -80,6 +80,11 @@ def test_trap_1f_11_a_chain_has_an_order() -> None:
     assert float((one.inputs(x) - other.inputs(x)).abs().max()) > 0.1
 
 
+def test_an_empty_chain_gives_many_tokens_back_too() -> None:
+    x = noise(SIZE + 1, SIZE)
+    assert torch.equal(Chain([]).inputs(x), x) and torch.equal(Chain([]).weights(x), x)
+
+
 @pytest.mark.parametrize("size", [24, 192])
 def test_a_chain_gives_many_tokens_what_it_gives_few(size: int) -> None:
     """Many narrow ones take one product by the multiplied-out chain, others part after part."""
@@ -205,3 +210,13 @@ def test_a_transform_survives_its_state_dict() -> None:
     fresh.load_state_dict(made.state_dict())
     x = noise(3, SIZE)
     assert torch.equal(fresh.inputs(x), made.inputs(x))
+
+
+def test_a_rotation_that_is_not_learned_takes_a_bit_an_input() -> None:
+    one, other = (Rotation.hadamard(24, torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    saved = one.state_dict()
+    assert sum(8 * t.numel() * t.element_size() for t in saved.values()) == 24
+    x = torch.randn(5, 24)
+    assert not torch.equal(one.inputs(x), other.inputs(x))
+    other.load_state_dict(saved)
+    assert torch.equal(one.inputs(x), other.inputs(x))

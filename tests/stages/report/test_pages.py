@@ -241,3 +241,27 @@ def test_the_board_needs_no_heavy_package(site: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stderr.strip() in ("", "0"), done.stderr
+
+
+def test_a_table_may_stand_open_and_rest_on_no_timing(site: Path, tmp_path: Path) -> None:
+    """Beside its stage's scores, or among further tables without the word that marks a timing."""
+    root = tmp_path / "copy"
+    shutil.copytree(site, root, ignore=shutil.ignore_patterns("reports"))
+    made.dump(root / "reports/papers/demo.json", json.loads(made.verdicts_of(site)))
+    bench = root / "work/demo/bench"
+    listed = (
+        json.loads((bench / "exhibits.json").read_text())
+        if (bench / "exhibits.json").is_file()
+        else []
+    )
+    for name, mark in (("shown", {"shown": "yes"}), ("counts", {"timing": "no"}), ("times", {})):
+        (bench / f"{name}.csv").write_text("a,b\n1,2\n")
+        entry = {"kind": "table", "name": name, "file": f"{name}.csv", "title": f"Table {name}"}
+        listed.append(entry | {"caption": "", "alt": "", "group": ""} | mark)
+    made.dump(bench / "exhibits.json", listed)
+    write_page(root, "demo", made.DEPS, root / "reports/papers")
+    text = (root / "reports/papers/demo.html").read_text(encoding="utf-8")
+    assert text.index("<h3>Table shown</h3>") < text.index('<section id="tables"')
+    assert "<summary>Table shown" not in text
+    assert "<summary>Table counts</summary>" in text
+    assert '<summary>Table times <span class="tag">timing</span></summary>' in text

@@ -16,7 +16,11 @@ from stages.core.params import merge
 from tests.pipelines.foundations.video import test_profiles as foundation
 
 BENCH: dict[str, Any] = {
-    "limits": {"tokens": 8, "width": 32, "reading": 64, "often": {"rounds": 1, "repeats": 1}},
+    "limits": {
+        "arithmetic": [{"tokens": 8, "width": 32}],
+        "reading": 64,
+        "often": {"rounds": 1, "repeats": 1},
+    },
     "models": {"clips": 1, "often": {"rounds": 1, "repeats": 1, "warmup": 0}},
     "blocks": {"part": 2, "often": {"rounds": 1, "repeats": 1, "warmup": 0}},
     "calibration": {"arms": []},

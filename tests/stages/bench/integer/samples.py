@@ -14,6 +14,7 @@ GRAPH: dict[str, Any] = {
 }  # fmt: skip
 INTEGERS: dict[str, Any] = {
     "variant": "arm", "kernel": "exact", "weight_bits": 4, "activation_bits": 6, "size_mb": 1.0,
+    "bits": "W4A6",
 }  # fmt: skip
 
 

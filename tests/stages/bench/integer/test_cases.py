@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from stages.bench.integer.cases import BY_NAME, CLIP, Case, cases, slug
+from stages.bench.integer.cases import BY_NAME, CLIP, Case, cases, most, slug, whole
 from stages.bench.kernels.block import Block
 from stages.bench.kernels.block import macs as block_macs
 from stages.bench.kernels.roofline import Limits
@@ -44,6 +44,24 @@ def test_memory_ends_the_sizes() -> None:
     assert fit[2].attention_gb == pytest.approx(48 * 4096**2 * 4 / 1e9)
     assert fit[3].attention_gb == pytest.approx(4 * 17_776 * (48 * 128 + 2 * 3072) / 1e9)
     assert [(c.count, round(c.attention_gb, 2)) for c in beyond] == [(17_776, 60.67)]
+
+
+def test_a_whole_clip_that_does_not_fit_is_told_of_unasked() -> None:
+    _, beyond = cases({"cogvideox-2b": [1], "latte-xl-2": [], "cogvideox-5b": [64]}, 128, 2.0)
+    assert [(c.net.name, c.count) for c in beyond] == [
+        ("CogVideoX-2b", 17_776),
+        ("CogVideoX-5b", 17_776),
+    ]
+    # n² scores by 48 heads of 4 bytes; frames of 256 tokens of 16 heads.
+    assert most(COG, 2.0) == 3227 and 48 * 4 * 3227**2 < 2e9 < 48 * 4 * 3228**2
+    assert most(LATTE, 2.0) == 4096 and most(LATTE, 0.02) == 4 * 256 + 256 * 0
+    assert most(LATTE, 1e-3) == 125
+
+
+def test_a_clips_tokens_are_those_of_its_blocks() -> None:
+    """Words stand apart where another attention sees them."""
+    assert whole(BY_NAME["open-sora-stdit-xl-2"]).count == 16_384
+    assert whole(COG).count == 17_776 and whole(LATTE).frames == 16
 
 
 def test_what_cannot_be() -> None:

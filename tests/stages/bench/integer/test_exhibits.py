@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from stages.bench.integer import exhibits
+from stages.bench.integer import exhibits, pictures
 from stages.bench.integer.cases import BY_NAME, CLIP, Case
 from stages.bench.integer.once import Cost
-from stages.bench.integer.tables import Bits, Quality
+from stages.bench.integer.results import Bits, Plain, Quality
 from stages.core.pictures import LIGHT, read_exhibits, render
 from stages.quantize.bits import Ledger, Stored
 from tests.stages.bench.integer.samples import INTEGERS, timed
@@ -20,9 +20,12 @@ BLOCKS = [
 ]
 
 
+LABELS = {"arm": "An arm"}
+
+
 def test_blocks_and_those_left_out() -> None:
     left = Case(BY_NAME["cogvideox-5b"], 1, 17_776, 17_776, clip=False)
-    rows = exhibits.block_rows(BLOCKS, [left])
+    rows = exhibits.block_rows(BLOCKS, [left], 2.0)
     assert [(r["tokens"], r["of them run"], r["arm"], r["speed-up"]) for r in rows[:4]] == [
         ("64", 64, "full", "1"),
         ("64", 64, "arm", "3"),
@@ -30,7 +33,10 @@ def test_blocks_and_those_left_out() -> None:
         ("clip", 128, "arm", "2"),
     ]
     assert [r["of limit, %"] for r in rows[:4]] == ["22", "67", "5", "10"]
-    assert rows[4]["arm"] == "not measured: attention takes 60.7 GB" and rows[4]["ms"] == ""
+    assert [(r["bits"], r["runs as"]) for r in rows[:2]] == [("", ""), ("W4A6", "W4A8")]
+    # The root of 2 * 10^9 bytes over 48 heads of 4 bytes.
+    assert rows[4]["arm"] == "not measured: attention takes 60.7 GB; at most 3227 tokens fit"
+    assert rows[4]["ms"] == ""
     assert all(row.keys() == rows[0].keys() for row in rows)
 
 
@@ -51,7 +57,15 @@ def test_sizes_add_up() -> None:
         codes=400, scales=100, zeros=50, inputs=50, transforms=200, beside=100, full=100
     )
     stored = Stored(ledger, weights=100, values=125)
-    (row,) = exhibits.size_rows([Bits("latte", "arm", "W4A6", 0, stored, 0.5)])
+    row, *plain = exhibits.size_rows(
+        [Bits("latte", "arm", "W4A6", 0, stored, 0.5)],
+        [Plain("latte", 0, {"bf16": 0.8094, "full": 1.6})],
+    )
+    assert (row["in 16 bits"], row["so stored"], row["file"]) == ("0.250 kB", "0.125 kB", "500 kB")
+    assert [(r["arm"], r["bits"], r["file"]) for r in plain] == [
+        ("bf16", "", "809 kB"),
+        ("full", "", "1.60 MB"),
+    ]
     assert (row["bits a weight"], row["bits a number"]) == ("9.0000", "8.0000")
     assert row["times smaller than 16 bits"] == "2.000"
     shares = [
@@ -68,18 +82,19 @@ def test_costs_are_medians() -> None:
 
 
 def test_the_picture_tells_speeds_and_has_equal_bytes(tmp_path: Path) -> None:
-    exhibits.latency(tmp_path, BLOCKS, "a machine")
+    pictures.latency(tmp_path, BLOCKS, "a machine", LABELS, 2.0)
     (entry,) = read_exhibits(tmp_path)
     assert entry["alt"] == (
-        "Times as fast as float32. CogVideoX-2b at 64 tokens: arm 3.00; "
-        "CogVideoX-2b at 17776 tokens: arm 2.00."
+        "Times as fast as float32. CogVideoX-2b at 64 tokens: An arm 3.00; "
+        "CogVideoX-2b at 17776 tokens: An arm 2.00."
     )
-    draw = exhibits.against_tokens(BLOCKS)
+    assert "attention does not fit into 2 GB (CogVideoX-2b: 38 GB)." in entry["caption"]
+    draw = pictures.against_tokens(BLOCKS, LABELS)
     assert render(draw, LIGHT) == render(draw, LIGHT)
 
 
 def test_a_slice_stands_at_the_clips_tokens_by_token() -> None:
-    (axes,) = exhibits.against_tokens(BLOCKS)(LIGHT).axes
+    (axes,) = pictures.against_tokens(BLOCKS, LABELS)(LIGHT).axes
     lines = [line.get_xydata().tolist() for line in axes.lines if line.get_linestyle() != ":"]
     assert sorted((x, y) for line in lines for x, y in line) == [
         (64, 3 / 64),
@@ -87,3 +102,39 @@ def test_a_slice_stands_at_the_clips_tokens_by_token() -> None:
         (17_776, 20 / 128),
         (17_776, 40 / 128),
     ]
+
+
+def test_a_whole_clip_that_was_timed_is_not_said_to_be_left_out() -> None:
+    there = timed(90.0, condition="tokens=17776", shape=(1, 17_776, 1920))
+    told = pictures.slices([*BLOCKS, there], 2.0)
+    assert told == "some tokens that attend to all that they would in it."
+
+
+def test_a_slice_is_only_said_to_be_needed_where_a_clip_does_not_fit() -> None:
+    small = {"backbone": "latte-xl-2", "condition": CLIP, "shape": (1, 128, 1152)}
+    told = pictures.slices([*BLOCKS, timed(9.0, **small)], 2.0)
+    assert "does not fit into 2 GB (CogVideoX-2b: 38 GB); " in told
+    assert told.endswith(
+        "would fit into 2 GB (Latte-XL/2: 0.067 GB), and was left out for its time."
+    )
+
+
+def test_lines_are_called_by_their_arms_and_differ() -> None:
+    many = [timed(9.0)]
+    many += [timed(3.0, **{**INTEGERS, "variant": f"arm{k}"}) for k in range(8)]
+    many.append(timed(3.0, **{**INTEGERS, "variant": "arm_tensor", "kernel": "tensor"}))
+    figure = pictures.against_tokens(many, LABELS)(LIGHT)
+    (legend,) = figure.legends
+    names = [text.get_text() for text in legend.get_texts()]
+    assert (names[0], names[-1]) == ("float32", "An arm, int8, one step a tensor")
+    looks = [
+        (line.get_color(), line.get_marker())
+        for line in figure.axes[0].lines
+        if line.get_linestyle() != ":" and len(line.get_xdata())
+    ]
+    assert len(looks) == 10 and len({str(look) for look in looks}) == 10
+
+
+def test_sizes_have_three_digits_and_a_unit() -> None:
+    found = [exhibits.size(x) for x in (402_900, 556.7e6, 25.64e9, 1_743_209)]
+    assert found == ["403 kB", "557 MB", "25.6 GB", "1.74 MB"]

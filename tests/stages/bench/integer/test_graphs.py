@@ -41,6 +41,14 @@ def test_each_stands_beside_full_precision_of_its_condition() -> None:
     assert own["runtime"] == "onnxruntime 0, int8"
     assert (own["weight_bits"], own["activation_bits"], own["activation_codes"]) == (4, 8, 6)
     assert (rows[1]["weight_bits"], rows[1]["activation_bits"]) == (32, 32)
+    assert (own["bits"], rows[1]["bits"]) == ("W4A6", "")
+
+
+def test_a_mix_is_not_called_by_its_lowest_width() -> None:
+    mixed = timed(4.0, **{**INTEGERS, "weight_bits": 20 / 3, "activation_bits": 8.0})
+    row = bench_rows("p", [FULL, mixed], "a machine")[1]
+    assert (row["weight_bits"], row["activation_codes"]) == (6.6667, 8)
+    assert isinstance(row["activation_codes"], int)
 
 
 def test_the_page_takes_the_rows() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from stages.bench.integer import once
+from stages.bench.integer.once import Task
 
 ENTRY = "tests.stages.bench.integer.test_once:work"
 
@@ -38,7 +39,8 @@ def test_work_is_timed_without_what_it_needs() -> None:
         "small": {"loops": 50, "megabytes": 1, "load": 40},
         "large": {"loops": 400, "megabytes": 60, "load": 1},
     }
-    small, large = once.measure(ENTRY, tasks, 1, 1, lambda: runs.append(1))
+    made = {name: Task(ENTRY, arguments) for name, arguments in tasks.items()}
+    small, large = once.measure(made, 1, 1, lambda: runs.append(1))
     assert (small.name, large.name) == ("small", "large") and len(runs) == 2
     # Milliseconds of processor time; interpreters need some more.
     assert 0.05 <= small.median < 0.35 and 0.4 <= large.median < 0.7
@@ -48,4 +50,4 @@ def test_work_is_timed_without_what_it_needs() -> None:
 
 def test_a_failure_tells_why() -> None:
     with pytest.raises(RuntimeError, match="unexpected keyword argument 'nothing'"):
-        once.measure(ENTRY, {"a": {"nothing": 1}}, 1, 1)
+        once.measure({"a": Task(ENTRY, {"nothing": 1})}, 1, 1)

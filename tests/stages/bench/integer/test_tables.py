@@ -9,13 +9,16 @@ import pytest
 
 from stages.bench.integer.cases import BY_NAME, CLIP, Case
 from stages.bench.integer.once import Cost
-from stages.bench.integer.tables import Bits, Quality, Results, write
+from stages.bench.integer.results import Bits, Plain, Quality, Results, Update
+from stages.bench.integer.tables import write
 from stages.bench.kernels.roofline import Limits
+from stages.bench.ratio import Ratio
 from stages.claims.model import Measure
 from stages.claims.select import pair
 from stages.core.files import read_json
 from stages.core.pictures import read_exhibits
 from stages.core.results import read_scores
+from stages.prepare.tables import read_csv
 from stages.quantize.bits import Ledger, Stored
 from tests.stages.bench.integer.samples import INTEGERS, timed
 
@@ -29,7 +32,9 @@ STORED = Stored(Ledger(codes=400, full=10), weights=100, values=100)
 FOUND = Results(
     paper="p",
     machine="a machine",
+    labels={"arm": "An arm"},
     steps=20,
+    judged="two clips",
     limits=Limits(1, 100.0, 400.0, 20.0),
     models=[timed(2.0, 4.0, **OURS), timed(1.0, 3.0, **OURS, **INTEGERS)],
     quality=[QUALITY],
@@ -40,8 +45,10 @@ FOUND = Results(
         Bits("cogvideox", "arm", "W4A6", 3, STORED, 0.25),
         Bits("cogvideox-5b", "arm", "W4A6", 0, STORED, None),
     ],
+    plain=[Plain("cogvideox", 3, {"bf16": 0.75, "full": 1.5})],
     costs=[Cost("arm", (1.5, 2.5), (30.0, 40.0))],
     calibrated="W4A6",
+    updates=[Update("width-64", "arm", "W4A6", Ratio(2.0, 6.0, (2.5, 3.5)))],
 )
 
 
@@ -54,11 +61,11 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_all_is_listed(out: Path) -> None:
     assert [entry["name"] for entry in read_exhibits(out)] == [
-        "latency", "blocks", "models", "quality", "sizes", "calibration",
+        "latency", "integer", "blocks", "models", "quality", "sizes", "calibration", "updates",
     ]  # fmt: skip
     assert len(read_json(out / "bench.json")) == 4
     blocks = next(e for e in read_exhibits(out) if e["name"] == "blocks")
-    for part in ("a machine", "more than 2 GB", "100 float32 and 400 int8 GOP/s", "on 1 thread."):
+    for part in ("a machine", "more than 2 GB", "100 float32 and 400 int8 GOP/s", "on 1 thread;"):
         assert part in blocks["caption"]
     summary = read_json(out / "metrics.json")
     assert summary["cogvideox-2b"]["arm"][CLIP]["speedup"] == pytest.approx(35 / 15, abs=1e-4)
@@ -67,6 +74,38 @@ def test_all_is_listed(out: Path) -> None:
         "compression": pytest.approx(3.9024, abs=1e-4),
     }  # fmt: skip
     assert summary["calibration"]["arm"]["W4A6"] == {"seconds": 2.0}
+    assert summary["updates"] == {"width-64": {"arm": {"ratio": 3.0}}}
+
+
+def test_only_timings_are_called_so_and_one_table_stands_open(out: Path) -> None:
+    entries = {entry["name"]: entry for entry in read_exhibits(out)}
+    assert {name for name, entry in entries.items() if entry.get("timing") == "no"} == {
+        "quality", "sizes",
+    }  # fmt: skip
+    assert [name for name, entry in entries.items() if entry.get("shown")] == ["integer"]
+    assert "means over two clips" in entries["quality"]["caption"]
+    assert "evaluate counts 32" in entries["sizes"]["caption"]
+
+
+def test_one_table_joins_sizes_memory_and_times(out: Path) -> None:
+    rows = read_csv(out / "integer.csv")
+    told = [(r["net"], r["arm"], r["bits"], r["runs as"], r["measured"]) for r in rows]
+    step, part = "the network, one step", "a block, 128 of 17776 tokens"
+    assert told == [
+        ("cogvideox", "full precision", "32", "32", step),
+        ("cogvideox", "An arm", "W4A6", "W4A8", step),
+        ("CogVideoX-2b", "full precision", "32", "32", part),
+        ("CogVideoX-2b", "An arm", "W4A6", "W4A8", part),
+    ]
+    full, own, _, block = rows
+    assert (own["true bits a number"], full["true bits a number"]) == ("4.1", "32")
+    assert (own["its file"], full["its file"]) == ("250 kB", "1.50 MB")
+    assert own["times smaller than 16 bits"] == "3.902"
+    assert full["times smaller than 16 bits"] == "0.5"
+    assert (own["ms"], own["times as fast as float32"]) == ("2", "1.5")
+    # No bits of this network were counted here.
+    assert block["true bits a number"] == block["its file"] == "–"
+    assert block["times as fast as float32"] == "2.33"
 
 
 def measured(out: Path, **changes: object) -> list[list[float]]:
@@ -100,10 +139,20 @@ def test_claims_find_clips_and_calibration(out: Path) -> None:
     assert measured(out, **value, metric="file_mb")[0] == [0.25]
 
 
+def test_claims_find_the_file_beside_the_plain_one(out: Path) -> None:
+    place = {"metric": "file_mb", "backbone": "cogvideox", "condition": "W4A6"}
+    assert measured(out, **place, baseline="bf16") == [[0.25], [0.75]]
+    assert measured(out, **place, baseline="full") == [[0.25], [1.5]]
+
+
 def test_blocks_and_bits_alone_are_enough(tmp_path: Path) -> None:
-    bare = replace(FOUND, models=[], quality=[], costs=[], bits=[FOUND.bits[1]])
+    bare = replace(
+        FOUND, models=[], quality=[], costs=[], bits=[FOUND.bits[1]], plain=[], updates=[]
+    )
     write(bare, tmp_path)
-    assert [e["name"] for e in read_exhibits(tmp_path)] == ["latency", "blocks", "sizes"]
+    assert [e["name"] for e in read_exhibits(tmp_path)] == [
+        "latency", "integer", "blocks", "sizes",
+    ]  # fmt: skip
     metrics = set(read_scores(tmp_path / "scores.parquet")["metric"])
     assert metrics == {
         "latency_ms", "peak_memory_mb", "model_memory_mb", "size_mb", "stored_bits",
