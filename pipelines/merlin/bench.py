@@ -100,7 +100,7 @@ def run(params: Params, inputs: Inputs, out: Path, job: Job) -> None:
 
 
 def find(params: Params, teach: Path, distill: Path, log: logging.Logger) -> list[Source]:
-    """The networks to measure: per backbone the teacher, then each arm that has one model.
+    """The networks to measure: per backbone with such an arm the teacher, then each arm.
 
     Raises:
         UserError: no backbone has a network of some variant and seed, or an arm cannot be
@@ -109,7 +109,7 @@ def find(params: Params, teach: Path, distill: Path, log: logging.Logger) -> lis
     sources, missing = [], {(v, s) for v in params.variants for s in params.seeds}
     for config in sorted((teach / params.dataset).glob("*/config.json")):
         backbone, teacher = config.parent.name, config.parent
-        sources.append(Source(backbone, record.DENSE, 0, teacher, teacher))
+        students: list[Source] = []
         for variant in params.variants:
             for seed in params.seeds:
                 found = sorted(distill.glob(f"{variant}/*/{params.dataset}/{backbone}/seed{seed}"))
@@ -122,8 +122,10 @@ def find(params: Params, teach: Path, distill: Path, log: logging.Logger) -> lis
                         f"params.yaml, merlin.bench.variants: {variant} is not one network with "
                         "the teacher's input and a training of its own; take it out"
                     )
-                sources.append(Source(backbone, variant, seed, found[0], teacher))
+                students.append(Source(backbone, variant, seed, found[0], teacher))
                 missing.discard((variant, seed))
+        if students:
+            sources += [Source(backbone, record.DENSE, 0, teacher, teacher), *students]
     if missing:
         wanted = ", ".join(f"{v} with seed {s}" for v, s in sorted(missing))
         there = ", ".join(sorted(p.name for p in distill.glob("*") if p.is_dir())) or "nothing"
