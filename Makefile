@@ -12,6 +12,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED = false
 # DVC's commands say `python`: that must be this environment's.
 export PATH := $(abspath $(BIN)):$(PATH)
 PAPERS := $(foreach paper,$(PAPER),--paper $(paper))
+SIDE := $(if $(JOBS),--jobs $(JOBS))
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
@@ -20,6 +21,7 @@ STAMP := $(VENV)/.installed
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 	@echo "PAPER=sepprune limits repro, smoke, bench and verify to one paper."
+	@echo "JOBS=2 has repro and smoke run two stages at a time."
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if v >= (3, 11) else f"Retort needs Python 3.11 or later, this is {v[0]}.{v[1]}; name one with make PYTHON=…")'
@@ -35,8 +37,8 @@ setup: $(STAMP) ## make the environment only
 fetch: $(STAMP)
 	@$(BIN)/python -m stages fetch
 
-repro: $(STAMP) fetch ## reproduce every paper (or PAPER=…) up to its verdicts and report (JOBS=2: side by side)
-	@$(BIN)/python -m stages repro $(PAPERS) $(if $(JOBS),--jobs $(JOBS))
+repro: $(STAMP) fetch ## reproduce every paper (or PAPER=…) up to its verdicts and report
+	@$(BIN)/python -m stages repro $(PAPERS) $(SIDE)
 
 test: $(STAMP) ## the test suite (TESTS=path for a part of it)
 	@$(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)
@@ -45,7 +47,7 @@ lint: $(STAMP) ## ruff on everything, mypy on stages/
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 smoke: $(STAMP) ## every paper and every kind of arm, tiny, in minutes
-	@$(BIN)/python -m stages profile smoke $(PAPERS)
+	@$(BIN)/python -m stages profile smoke $(PAPERS) $(SIDE)
 
 bench: $(STAMP) ## measure times and memory again on this device
 	@$(BIN)/python -m stages measure $(PAPERS)

@@ -108,13 +108,14 @@ def make_tree(root: Path, profile: str, tree: Path, cache: Path) -> list[str]:
     return there
 
 
-def run_profile(root: Path, profile: str, papers: list[str]) -> int:
-    """Run a profile's papers in its tree; the board and report lie there too."""
+def run_profile(root: Path, profile: str, papers: list[str], jobs: int) -> int:
+    """Run a profile's papers in its tree, `jobs` stages at a time; board and report lie there."""
     tree = root / "work/.profiles" / profile
     there = make_tree(root, profile, tree, root / ".dvc/cache")
     for paper in papers:
         if paper not in there:
             raise UserError(f"'{paper}' has no {profile}.yaml; allowed: {', '.join(there)}")
     words = [word for paper in papers or there for word in ("--paper", paper)]
+    words += ["--jobs", str(jobs)]
     print(f"profile {profile} in {tree.relative_to(root)}", flush=True)
     return child.run([sys.executable, "-m", "stages", "repro", *words], tree)

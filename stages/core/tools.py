@@ -66,8 +66,9 @@ def profile(argv: list[str]) -> int:
     parser = _parser("profile", "run a profile in a working tree of its own")
     parser.add_argument("name", choices=["smoke", "lab", "paper"])
     parser.add_argument("--paper", action="append", help="only this paper (may be repeated)")
+    parser.add_argument("--jobs", type=_positive, default=1, help="stages at a time")
     asked = parser.parse_args(argv)
-    return run_profile(find_root(), asked.name, asked.paper or [])
+    return run_profile(find_root(), asked.name, asked.paper or [], asked.jobs)
 
 
 def verify(argv: list[str]) -> int:
