@@ -83,6 +83,8 @@ BENCH = {
     "parameters": "parameters",
 }
 """Columns of the bench table, where the rows have them."""
+SLOWEST_RTF = 1e-3
+"""Below it nobody waits for the signal, such as a weather forecast's: the column is left out."""
 
 
 def bench(rows: Sequence[dict[str, Any]]) -> Table:
@@ -92,6 +94,8 @@ def bench(rows: Sequence[dict[str, Any]]) -> Table:
     """
     full = [_bench_row(row) for row in rows]
     keys = [key for key in BENCH if any(key in row for row in full)]
+    if max((row.get("rtf", 0.0) for row in full), default=0.0) < SLOWEST_RTF:
+        keys = [key for key in keys if key != "rtf"]
     names = keys[: keys.index("latency_ms")]
     same = [k for k in names if k != "variant" and len({str(row.get(k)) for row in full}) == 1]
     shown = [key for key in keys if key not in same]

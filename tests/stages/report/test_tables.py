@@ -100,3 +100,13 @@ def test_csv_is_aligned_and_cut(tmp_path: Path) -> None:
     assert len(table.rows) == tables.ROWS_SHOWN and table.note == "5 more rows in the file"
     assert table.numeric == {1, 2}
     assert [cell.text for cell in table.rows[3]] == ["m3", "3000", "0.38"]
+
+
+@pytest.mark.parametrize(("factor", "shown"), [(0.002, True), (2e-4, False)])
+def test_a_real_time_factor_that_nobody_waits_for_is_left_out(factor: float, shown: bool) -> None:
+    row = {
+        **{"backbone": "net", "runtime": "x", "threads": 1, "variant": "a", "seed": 0, "macs": 1},
+        **{"latency_ms": 2.0, "baseline_latency_ms": 4.0, "rtf": factor, "size_mb": 1.0},
+    }
+    table = tables.bench([row, row | {"variant": "b"}])
+    assert ("real-time factor" in table.columns) is shown
