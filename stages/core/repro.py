@@ -43,7 +43,8 @@ def reproduce(root: Path, papers: list[str], jobs: int = 1) -> int:
     checks.refuse_unread_keys(root, values)
     environment.fingerprint(root)
     heal(root, console.print)
-    plan = planned(root, chosen)
+    changed = changes(root)
+    plan = planned(root, chosen, changed)
     checks.refuse_wrong_values(values, plan)
     _announce(root, plan, console)
     targets = [f"pipelines/{paper}/dvc.yaml" for paper in chosen]
@@ -54,7 +55,7 @@ def reproduce(root: Path, papers: list[str], jobs: int = 1) -> int:
         code = 1 if failures else 0
         if not papers:
             code = _dvc(root, ["repro", "--single-item", "compare"], {})[0] or code
-    elif plan or not papers:
+    elif plan or (not papers and "compare" in changed):
         with _helper(root) if plan else contextlib.nullcontext({}) as extra:
             words = ["repro", "--keep-going", *targets, *([] if papers else ["compare"])]
             code, failures = _dvc(root, words, extra)
@@ -75,9 +76,15 @@ def measure_again(root: Path, papers: list[str]) -> int:
     return code or reproduce(root, papers)
 
 
-def planned(root: Path, papers: list[str]) -> list[dag.Node]:
-    """Stages that DVC will run: the changed ones and all that stand on them."""
-    changed = changes(root)
+def planned(
+    root: Path, papers: list[str], changed: Mapping[str, Any] | None = None
+) -> list[dag.Node]:
+    """Stages that DVC will run: the changed ones and all that stand on them.
+
+    Args:
+        changed: as `changes` gives it, where the caller has it.
+    """
+    changed = changes(root) if changed is None else changed
     values = read_yaml(root / "params.yaml")
     stale: list[dag.Node] = []
     for node in wanted(root, papers, values):
