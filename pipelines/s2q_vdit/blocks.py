@@ -183,9 +183,8 @@ def _learn(
         final=course.final,
         clip=course.norm,
     )
-    done = reconstruct(block, given.records, groups, goal, spec, job=job, name=name, seed=seed)
-    cut = (done.curve[k : k + a_pass] for k in range(0, spec.steps, a_pass))
-    return [sum(losses) / len(losses) for losses in cut]
+    losses = reconstruct(block, given.records, groups, goal, spec, job=job, name=name, seed=seed)
+    return [sum(losses[k : k + a_pass]) / a_pass for k in range(0, spec.steps, a_pass)]
 
 
 def _salience(

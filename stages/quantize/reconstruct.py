@@ -51,22 +51,6 @@ Loss = Callable[[Any, Any, Tensor], Tensor]
 int64 numbers of the batch's samples in the records, by which a loss finds weights of its own."""
 
 
-@dataclass(frozen=True)
-class Reconstruction:
-    """What a reconstruction did.
-
-    Attributes:
-        before, after: mean loss per sample over all records, without the penalty. Learned rounding
-            starts from weights that are hardly rounded yet, so that `before` is then close to the
-            teacher; what rounding to the nearest would lose is another number.
-        curve: the loss of every step, with the penalty.
-    """
-
-    before: float
-    after: float
-    curve: list[float]
-
-
 def weighted_error(output: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
     """Mean over entries of λ_j·(output - target)², in single precision at least.
 
@@ -95,7 +79,7 @@ def reconstruct(
     name: str,
     seed: int,
     penalty: Callable[[int], Tensor | float] | None = None,
-) -> Reconstruction:
+) -> list[float]:
     """Fit the groups' parameters of `block` in place; every other one stays.
 
     AdamW with a cosine to `spec.final` of each group's rate; the block is in evaluation mode.
@@ -107,6 +91,9 @@ def reconstruct(
             `dataclasses.replace(student_records, outputs=teacher_records.outputs)`.
         penalty: penalty(step) for step 1, 2, … is added to the loss: a rounding regulariser.
 
+    Returns:
+        The loss of every step, with the penalty.
+
     Raises:
         UserError: there is no sample, or the loss is not finite, at a step or after the last.
         ValueError: there is no parameter to learn.
@@ -116,12 +103,15 @@ def reconstruct(
         learning(block, records, groups, loss, spec, name=name, seed=seed, penalty=penalty) as step,
         job.progress(spec.steps, name) as bar,
     ):
-        before = mean_loss(block, records, loss, spec.batch)
         for number in range(1, spec.steps + 1):
             curve.append(step(number))
             bar.advance(note=f"loss {curve[-1]:.3g}")
-        after = _finite(mean_loss(block, records, loss, spec.batch), name, "after the last step")
-    return Reconstruction(before, after, curve)
+        # What the last update led to, no step has seen.
+        samples = batch_of(len(records), spec.batch, spec.steps, name, seed)
+        with torch.no_grad():
+            last = _loss(block, records, loss, samples, next(block.parameters()).device)
+        _finite(float(last), name, "after the last step")
+    return curve
 
 
 @contextmanager
