@@ -41,6 +41,8 @@ class Arm(Params):
             release's, in the attention along time alone.
         scope: over what is learned: nothing, the whole model's output, or each block's.
         rates: of the inner branch, in proportion to each layer's steps or not.
+        branch_rate: the arm's own learning rate of branches, where the shared one, tried on arms
+            with branches of rank 1, does not suit.
         temporal: the term of temporal maintenance.
         inputs: whether activations are quantized while branches learn.
         masked: whether the student is given the text's mask while it learns.
@@ -56,6 +58,7 @@ class Arm(Params):
     gain: Literal["none", "measured", "doubled"] = "none"
     scope: Literal["none", "model", "block"] = "none"
     rates: Literal["plain", "scale_aware"] = "plain"
+    branch_rate: float | None = Field(default=None, gt=0)
     temporal: Temporal | None = None
     inputs: bool = True
     masked: bool = True
@@ -72,6 +75,8 @@ class Arm(Params):
             raise ValueError("an inner branch would be where 'svd' keeps what it has taken away")
         if self.rates == "scale_aware" and self.inner is None:
             raise ValueError("rates 'scale_aware' are an inner branch's")
+        if self.branch_rate is not None and (self.inner is None and self.beside != "token"):
+            raise ValueError("a branch_rate needs a branch that learns: inner, or beside 'token'")
         if self.scope == "none" and (self.inner is not None or self.beside == "token"):
             raise ValueError("a branch that starts at zero must learn: give a scope")
         plain = self.temporal is None and self.inputs and self.masked

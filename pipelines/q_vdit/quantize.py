@@ -41,6 +41,8 @@ class Params(core.Params):
         train: updates of each parameter, in every arm that learns.
         rates: the same in every arm.
         batch: samples at once where nothing learns; decides the speed alone.
+        held: blocks whose activations are held at a time, where blocks learn by themselves; the
+            teacher is run once for each such group. Decides memory and time alone.
     """
 
     cells: list[str] = Field(min_length=1)
@@ -48,6 +50,7 @@ class Params(core.Params):
     train: ReconstructSpec
     rates: Rates
     batch: int = Field(ge=1)
+    held: int = Field(ge=1)
     variant: Arm
 
 
@@ -83,7 +86,9 @@ def made(folder: Path, params: Params, ground: Ground, cell: Cell, job: Job) -> 
         evolution.run()
         tried = len(evolution.tried)
     learning = trainable(student, arm)
-    curve = learn(student, arm, ground, params.train, params.rates, job=job, name=cell.name)
+    curve = learn(
+        student, arm, ground, params.train, params.rates, params.held, job=job, name=cell.name
+    )
     fix_all(student)
     after = measures(student, ground, params.batch)
     size = store.save(student, folder / MODEL, dense=True)

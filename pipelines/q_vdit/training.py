@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -31,7 +33,7 @@ class Rates(Params):
 
     Attributes:
         scale: of the weights' steps (1e-6 in the paper).
-        branch: of α, β, M and inner branches (1e-5 in the paper).
+        branch: of α, β, M and inner branches (1e-5 in the paper), but for arms with their own.
         divisor: of `scale_aware` inner branches: a layer's mean step over this.
     """
 
@@ -42,12 +44,12 @@ class Rates(Params):
 
 def groups(model: nn.Module, arm: Arm, rates: Rates) -> list[Group]:
     """What of `model` learns, and at which rates."""
-    found = knobs(model)
+    found, branch = knobs(model), arm.branch_rate or rates.branch
     made = [Group(found["scale"], rates.scale)]
     if "beside" in found:
-        made.append(Group(found["beside"], rates.branch))
+        made.append(Group(found["beside"], branch))
     if "inner" in found and arm.rates == "plain":
-        made.append(Group(found["inner"], rates.branch))
+        made.append(Group(found["inner"], branch))
     elif "inner" in found:
         for layer in quantized(model).values():
             assert layer.weights.scale is not None
@@ -70,6 +72,7 @@ def learn(
     ground: Ground,
     spec: ReconstructSpec,
     rates: Rates,
+    held: int,
     *,
     job: Job,
     name: str,
@@ -79,40 +82,48 @@ def learn(
     Every parameter gets `spec.steps` updates in either scope, so all scopes cost the same. The
     order of samples depends on `name` and the seed alone: arms of a cell share it.
 
+    Args:
+        held: blocks whose activations are held at a time.
+
     Returns:
         The curve, a row an update: step, loss, and the block's place (0 for the whole model).
     """
     rows: list[dict[str, float]] = []
     if arm.scope == "model":
         set_state(student, weights=True, inputs=arm.inputs)
-        done = reconstruct(
+        curve = reconstruct(
             Whole(student), ground.records(masked=arm.masked), groups(student, arm, rates),
             Objective(arm.temporal), spec, job=job, name=name, seed=ground.seed,
         )  # fmt: skip
-        rows += _rows(0, done.curve)
+        rows += _rows(0, curve)
     elif arm.scope == "block":
-        for place, path in enumerate(plan.blocks(student)):
+        given = captured(student, ground.records(), spec.batch, held)
+        for place, (path, records) in enumerate(given):
             block = student.get_submodule(path)
-            done = reconstruct(
-                block, captured(student, path, ground.records(), spec.batch),
-                groups(block, arm, rates), _error, spec, job=job, name=f"{name} {path}",
-                seed=ground.seed,
+            curve = reconstruct(
+                block, records, groups(block, arm, rates), _error, spec, job=job,
+                name=f"{name} {path}", seed=ground.seed,
             )  # fmt: skip
-            rows += _rows(place, done.curve)
+            rows += _rows(place, curve)
     set_state(student, weights=True, inputs=True)
     return rows
 
 
-def captured(student: Denoiser, path: str, records: Records, batch: int) -> Records:
-    """What the teacher's block at `path` is given and gives on all samples.
+def captured(
+    student: Denoiser, records: Records, batch: int, held: int
+) -> Iterator[tuple[str, Records]]:
+    """Every block in order, with what the teacher's is given and gives on all samples.
 
-    One block's activations are held at a time. Blocks are given the teacher's inputs, not those
-    that the quantized blocks before them would give [inferred].
+    The teacher is run once for every `held` blocks. Blocks are given the teacher's inputs, not
+    those that the quantized blocks before them would give [inferred].
     """
-    whole, name = Whole(student), f"denoiser.{path}"
-    with plain(student), capture(whole, [name]) as found:
-        run(whole, records, batch)
-    return found[name]
+    paths, whole = plan.blocks(student), Whole(student)
+    for start in range(0, len(paths), held):
+        group = paths[start : start + held]
+        with plain(student), capture(whole, [f"denoiser.{path}" for path in group]) as found:
+            run(whole, records, batch)
+        for path in group:
+            yield path, found.pop(f"denoiser.{path}")
 
 
 def measures(student: Denoiser, ground: Ground, batch: int) -> dict[str, float]:

@@ -56,7 +56,7 @@ VALUES: dict[str, Any] = {
     "q_vdit": {
         "quantize": {
             "seeds": ["0"], "cells": ["W4A6-mix", "W3A8-mix"], "momentum": 0.95, "batch": 4,
-            "train": small.TRAIN, "rates": small.RATES, "variants": ARMS,
+            "held": 2, "train": small.TRAIN, "rates": small.RATES, "variants": ARMS,
         },
         "calibrate": {"prompts": 2, "steps": 2, "batch": 4},
         "evaluate": {"seed": 0, "free": {"clips": 6}, "forced": {"steps": 3}},

@@ -58,7 +58,7 @@ def made(root: Path) -> Path:
         write_bytes(folder / SALIENCE, save(tables))
         told[f"seed{seed}"] = {"outliers": dict.fromkeys(start.salience, 2.0 + seed)}
     write_json(root / CALIBRATE / "calibration.json", {"seeds": told})
-    own = {"cells": CELLS, "momentum": 0.95, "rates": small.RATES, "batch": 4}
+    own = {"cells": CELLS, "held": 2, "momentum": 0.95, "rates": small.RATES, "batch": 4}
     for name, arm in VARIANTS.items():
         node = Node("q_vdit", "quantize", name, "0-1", (TEACH, CALIBRATE), (), ())
         values = {**own, "train": small.TRAIN | {"steps": 2}, "variant": arm}

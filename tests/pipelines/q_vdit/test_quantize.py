@@ -24,7 +24,7 @@ from tests.pipelines.q_vdit.small import SMOOTH, TERM, TOKEN
 TEACH, CALIBRATE = "work/foundations/video/teach/latte", "work/q_vdit/calibrate"
 NODE = Node("q_vdit", "quantize", "arm", None, (TEACH, CALIBRATE), (), ())
 VALUES: dict[str, Any] = {
-    "cells": ["W3A6-mix", "W4A8-all"], "momentum": 0.95, "train": small.TRAIN,
+    "cells": ["W3A6-mix", "W4A8-all"], "held": 2, "momentum": 0.95, "train": small.TRAIN,
     "rates": small.RATES, "batch": 4,
 }  # fmt: skip
 Q_VDIT = SMOOTH | TOKEN | {"temporal": TERM}

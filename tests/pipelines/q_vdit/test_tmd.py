@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -74,14 +75,17 @@ def test_it_is_zero_at_the_teacher_blind_to_each_frame_s_size_and_never_negative
         assert temporal_loss(drawn(*SHAPE, seed=seed), target, spec()) > 0
 
 
-def test_without_a_temperature_distributions_are_nearly_uniform() -> None:
-    """Logits lie in [-1, 1]: no entry is above e² / (e² + T - 1), and the divergence is small."""
-    frames, bound = 16, torch.tensor(2.0).exp()
-    rows = similarity(drawn(1, frames, 50)).softmax(-1)
-    assert rows.max() <= bound / (bound + frames - 1)
-    assert (
-        divergence(similarity(drawn(1, frames, 50)), similarity(drawn(1, frames, 50, seed=1))) < 1
-    )
+def test_the_divergence_of_frames_that_share_nothing_from_a_still_clip() -> None:
+    """Trap 2(f)-3. No temperature, and the diagonal counts: a row of the still clip is uniform; of
+    frames at right angles it is e on the diagonal and 1 beside it, over e + T - 1.
+    """
+    frames = 16
+    apart = torch.eye(frames)[None]
+    still = torch.ones(1, frames, frames)
+    found = divergence(similarity(apart), similarity(still)) / frames
+    wanted = math.log((math.e + frames - 1) / frames) - 1 / frames
+    torch.testing.assert_close(found, torch.tensor([wanted]))
+    assert wanted < 0.04, "as far apart as clips can be, and hardly anything: hence γ = 100"
 
 
 def test_scrambled_frames_are_other_frames() -> None:

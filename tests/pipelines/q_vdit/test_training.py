@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from pipelines.foundations.video.denoiser import Denoiser
@@ -13,6 +16,7 @@ from pipelines.q_vdit import plan, training
 from pipelines.q_vdit.arms import Arm
 from pipelines.q_vdit.student import Ground
 from stages.core.job import Job
+from stages.core.params import read_yaml
 from stages.quantize.layers import quantized
 from stages.quantize.quantizers import InputQuantizer
 from stages.quantize.reconstruct import ReconstructSpec
@@ -36,6 +40,7 @@ LEARNING: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 CELL = "W3A6-all"
+HELD = 2
 
 
 def learned(
@@ -44,7 +49,9 @@ def learned(
     made = small.student(start, CELL, **arm)
     spec = ReconstructSpec.model_validate(TRAIN | changes)
     rates = training.Rates.model_validate(RATES)
-    curve = training.learn(made, Arm.model_validate(arm), start, spec, rates, job=job, name=CELL)
+    curve = training.learn(
+        made, Arm.model_validate(arm), start, spec, rates, HELD, job=job, name=CELL
+    )
     return made, curve
 
 
@@ -165,7 +172,7 @@ def test_all_arms_of_a_cell_see_the_same_batches(job: Job, monkeypatch: pytest.M
         spec = ReconstructSpec.model_validate(TRAIN)
         rates = training.Rates.model_validate(RATES)
         arm = Arm.model_validate(LEARNING[name])
-        training.learn(made, arm, start, spec, rates, job=job, name=CELL)
+        training.learn(made, arm, start, spec, rates, HELD, job=job, name=CELL)
     assert len(seen["mse"]) == 6
     assert all(torch.equal(a, b) for a, b in zip(seen["mse"], seen["tqe"], strict=True))
 
@@ -179,21 +186,62 @@ def test_the_text_s_mask_is_withheld_by_the_released_reading_alone(name: str, jo
     made.register_forward_pre_hook(lambda _, args: shown.append(args[2].mask is not None))
     spec = ReconstructSpec.model_validate(TRAIN | {"steps": 2})
     rates, own = training.Rates.model_validate(RATES), Arm.model_validate(arm)
-    training.learn(made, own, start, spec, rates, job=job, name=CELL)
+    training.learn(made, own, start, spec, rates, HELD, job=job, name=CELL)
     assert shown and set(shown) == {own.masked}
     shown.clear()
     training.measures(made, start, 4)
     assert set(shown) == {True}, "an arm is judged with the mask, however it learned"
 
 
-def test_a_block_is_given_what_the_teacher_s_block_was_given() -> None:
+@pytest.mark.parametrize("held", [1, 3, 100])
+def test_a_block_is_given_what_the_teacher_s_block_was_given(held: int) -> None:
+    """However many blocks are held at a time, the teacher is run once for each such group."""
     start = small.ground(layers=2)
     made = small.student(start, CELL, **LEARNING["block_mse"])
-    path = plan.blocks(made)[2]
-    records = training.captured(made, path, start.records(), 5)
-    assert len(records) == len(start.samples)
-    block = start.taught.denoiser.get_submodule(path)
-    given, target = records.batch([3, 7], torch.device("cpu"))
-    with torch.no_grad():
-        torch.testing.assert_close(given.call(block), target)
-    assert len(target) == 2 * small.FRAMES
+    paths, calls = plan.blocks(made), []
+    made.register_forward_pre_hook(lambda module, args: calls.append(len(args[0])))
+    found = dict(training.captured(made, start.records(), 5, held))
+    assert list(found) == paths
+    assert sum(calls) == len(start.samples) * math.ceil(len(paths) / held)
+    for path, records in found.items():
+        assert len(records) == len(start.samples)
+        block = start.taught.denoiser.get_submodule(path)
+        given, target = records.batch([3, 7], torch.device("cpu"))
+        with torch.no_grad():
+            torch.testing.assert_close(given.call(block), target)
+        assert len(target) == 2 * len(records.outputs[3])
+
+
+def test_an_arm_s_own_rate_is_that_of_its_branches_alone() -> None:
+    arm = {"inner": 4, "beside": "token", "gain": "doubled", "scope": "model"}
+    rates = training.Rates.model_validate(RATES)
+    made = small.student(small.ground(), CELL, **arm)
+    shared, own = (
+        [group.lr for group in training.groups(made, Arm.model_validate(arm | more), rates)]
+        for more in ({}, {"branch_rate": 0.125})
+    )
+    assert shared == [rates.scale, rates.branch, rates.branch]
+    assert own == [rates.scale, 0.125, 0.125]
+    with pytest.raises(ValidationError, match="branch_rate needs a branch that learns"):
+        Arm.model_validate({"beside": "svd", "rank": 1, "scope": "model", "branch_rate": 0.1})
+
+
+def test_weight_decay_would_pull_the_gains_to_zero(job: Job) -> None:
+    """Trap 2(f)-16: AdamW's decay draws steps and M, which are far from zero, like any weight."""
+    start = small.ground()
+
+    def gains(decay: float) -> Tensor:
+        made, _ = learned(start, job, TOKEN, steps=25, weight_decay=decay)
+        layers = quantized(made).values()
+        return torch.cat(
+            [layer.beside.gain.detach().flatten() for layer in layers if has_gain(layer)]
+        )
+
+    none, some = gains(0.0), gains(0.5)
+    assert some.norm() < 0.98 * none.norm()
+    desk = read_yaml(Path(__file__).parents[3] / "params.yaml")
+    assert desk["q_vdit"]["quantize"]["train"]["weight_decay"] == 0
+
+
+def has_gain(layer: nn.Module) -> bool:
+    return getattr(layer.beside, "gain", None) is not None
