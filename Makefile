@@ -22,6 +22,7 @@ help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 	@echo "PAPER=sepprune limits repro, smoke, bench and verify to one paper."
 	@echo "JOBS=2 has repro and smoke run two stages at a time."
+	@echo "PROFILE=smoke has verify run that profile twice from nothing and compare."
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if v >= (3, 11) else f"Retort needs Python 3.11 or later, this is {v[0]}.{v[1]}; name one with make PYTHON=…")'
@@ -55,8 +56,8 @@ bench: $(STAMP) ## measure times and memory again on this device
 serve: $(STAMP) ## MLflow's page and the report on loopback; Ctrl-C ends both
 	@$(BIN)/python -m stages serve
 
-verify: $(STAMP) ## run twice from nothing; all hashes must agree (PROFILE=smoke for a short one)
-	@$(BIN)/python -m stages verify --profile $(or $(PROFILE),desk) $(PAPERS)
+verify: $(STAMP) ## run stages again in a clean copy; the bytes must be dvc.lock's (BUDGET=10m)
+	@$(BIN)/python -m stages verify $(PAPERS) $(if $(BUDGET),--budget $(BUDGET)) $(if $(PROFILE),--profile $(PROFILE))
 
 clean: $(STAMP) ## delete working files; says what DVC's cache may drop (GC=1 drops it)
 	@$(BIN)/python -m stages clean $(if $(GC),--gc)

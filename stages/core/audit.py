@@ -17,6 +17,7 @@ from rich.console import Console
 from stages.core import dag, digests, receipts
 from stages.core.errors import UserError
 from stages.core.params import lookup, read_yaml
+from stages.core.recorded import entries
 
 SHOWN = 6
 """Differing outputs that are named of a stage."""
@@ -52,10 +53,10 @@ def audit(root: Path, console: Console) -> int:
             f"[bold red]not deterministic:[/] {found.command}: {found.runs} runs of the same "
             f"inputs differ in {names}"
         )
-    entries = backed = 0
+    total = backed = 0
     for paper in dag.papers(root):
-        for name, entry in _entries(root, paper).items():
-            entries += 1
+        for name, entry in entries(root, paper).items():
+            total += 1
             known = _runs_of(entry, runs)
             if known:
                 same = any(_hashes(run, "outs") == _hashes(entry, "outs") for run in known)
@@ -68,9 +69,9 @@ def audit(root: Path, console: Console) -> int:
                 backed += 1
     console.print(
         f"{sum(map(len, runs.values()))} runs under {len(runs)} keys, {len(unsteady)} keys with "
-        f"different outputs; {backed} of {entries} entries of dvc.lock backed"
+        f"different outputs; {backed} of {total} entries of dvc.lock backed"
     )
-    return 1 if unsteady or backed < entries else 0
+    return 1 if unsteady or backed < total else 0
 
 
 Run = Mapping[str, Any]
@@ -107,11 +108,6 @@ def _differ(path: str, hashes: list[dict[str, str]]) -> bool:
 
 def _hashes(entry: Run, what: str) -> dict[str, str]:
     return {item["path"]: item["md5"] for item in entry.get(what, []) if "md5" in item}
-
-
-def _entries(root: Path, paper: str) -> dict[str, Run]:
-    lock = root / "pipelines" / paper / "dvc.lock"
-    return dict(read_yaml(lock)["stages"]) if lock.is_file() else {}
 
 
 def _runs_of(entry: Run, runs: Mapping[str, list[Run]]) -> list[Run]:

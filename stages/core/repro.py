@@ -38,7 +38,7 @@ def reproduce(root: Path, papers: list[str], jobs: int = 1) -> int:
         0, or 1 where a paper could not be completed (each is named with its reason).
     """
     console = Console(highlight=False, soft_wrap=True)
-    chosen = _chosen(root, papers)
+    chosen = chosen_papers(root, papers)
     values = read_yaml(root / "params.yaml")
     checks.refuse_unread_keys(root, values)
     environment.fingerprint(root)
@@ -70,7 +70,7 @@ def reproduce(root: Path, papers: list[str], jobs: int = 1) -> int:
 
 def measure_again(root: Path, papers: list[str]) -> int:
     """Run the bench stages again although nothing changed, then what depends on them."""
-    chosen = [p for p in _chosen(root, papers) if "bench" in dag.pipeline(root, p)]
+    chosen = [p for p in chosen_papers(root, papers) if "bench" in dag.pipeline(root, p)]
     targets = [f"pipelines/{paper}/dvc.yaml:bench" for paper in chosen]
     code, _ = _dvc(root, ["repro", "--force", "--single-item", *targets], {})
     return code or reproduce(root, papers)
@@ -129,7 +129,12 @@ def overlap(dep: str, out: str) -> bool:
     return dep == out or dep.startswith(out + "/") or out.startswith(dep + "/")
 
 
-def _chosen(root: Path, papers: list[str]) -> list[str]:
+def chosen_papers(root: Path, papers: list[str]) -> list[str]:
+    """`papers`, or all of them when empty.
+
+    Raises:
+        UserError: there is no such paper.
+    """
     there = dag.papers(root)
     for paper in papers:
         if paper not in there:

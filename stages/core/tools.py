@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 
 from stages.core.door import find_root
@@ -17,6 +18,14 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or text == "0":
         raise argparse.ArgumentTypeError(f"{text!r}: write a number from 1 on")
     return int(text)
+
+
+def _seconds(text: str) -> float:
+    """A length of time such as 90s, 10m or 2h."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text)
+    if not match or not float(match[1]):
+        raise argparse.ArgumentTypeError(f"{text!r}: write a length of time such as 90s, 10m or 2h")
+    return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
 
 
 def fingerprint(argv: list[str]) -> int:
@@ -72,13 +81,25 @@ def profile(argv: list[str]) -> int:
 
 
 def verify(argv: list[str]) -> int:
+    from stages.core.twice import twice
     from stages.core.verify import verify as run
 
-    parser = _parser("verify", "run a profile twice from nothing and compare every output's hash")
-    parser.add_argument("--profile", default="desk", choices=["smoke", "desk", "lab", "paper"])
+    parser = _parser("verify", "run stages again in a clean copy and compare bytes with dvc.lock")
     parser.add_argument("--paper", action="append", help="only this paper (may be repeated)")
+    parser.add_argument(
+        "--budget", type=_seconds, help="such as 10m: the stages that back the most claims"
+    )
+    parser.add_argument(
+        "--profile",
+        choices=["smoke", "lab", "paper"],
+        help="instead: run this profile, which has no committed results, twice from nothing",
+    )
     asked = parser.parse_args(argv)
-    return run(find_root(), asked.profile, asked.paper or [])
+    if asked.profile:
+        if asked.budget:
+            parser.error("--budget goes with the profile desk, whose results are committed")
+        return twice(find_root(), asked.profile, asked.paper or [])
+    return run(find_root(), asked.paper or [], asked.budget)
 
 
 def audit(argv: list[str]) -> int:

@@ -1,4 +1,4 @@
-"""`make verify`: the same profile twice from nothing; hashes and verdicts must agree.
+"""`make verify PROFILE=smoke`: a profile twice from nothing; hashes and verdicts must agree.
 
 The first run forks its stages from a warm process, as `make repro` does; the second starts each
 anew.
@@ -14,28 +14,20 @@ from typing import Any
 
 from rich.console import Console
 
-from stages.core import child, dag, digests, warm
+from stages.core import child, digests, warm
 from stages.core.files import read_json, remove
 from stages.core.params import read_yaml
 from stages.core.profiles import make_tree
+from stages.core.recorded import entries
 from stages.core.repro import wanted
-
-
-def timed_stages(root: Path, paper: str) -> set[str]:
-    """Stages whose output rests on a timing (`meta: {timing: true}` in dvc.yaml)."""
-    return {
-        name
-        for name, entry in dag.pipeline(root, paper).items()
-        if entry.get("meta", {}).get("timing")
-    }
+from stages.core.verified import timed_stages
 
 
 def hashes(tree: Path, paper: str) -> dict[str, str]:
     """Output path -> hash, from the paper's dvc.lock, of outputs that rest on no timing."""
     timed = timed_stages(tree, paper)
-    lock = read_yaml(tree / "pipelines" / paper / "dvc.lock")["stages"]
     found: dict[str, str] = {}
-    for name, entry in lock.items():
+    for name, entry in entries(tree, paper).items():
         if name.partition("@")[0] not in timed:
             found |= {out["path"]: out["md5"] for out in entry["outs"]}
     return found
@@ -48,7 +40,7 @@ def verdicts(tree: Path, paper: str) -> dict[str, str]:
     return {f"claim {c['id']}": digests.of_value(c) for c in claims if not c["timing"]}
 
 
-def verify(root: Path, profile: str, papers: list[str]) -> int:
+def twice(root: Path, profile: str, papers: list[str]) -> int:
     """Run twice in two folders, each with an empty cache and another hash seed, and compare."""
     console = Console(highlight=False, soft_wrap=True)
     sides: list[tuple[Path, list[str]]] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from stages.core import dag, receipts
+from stages.core import dag, receipts, verified
 from stages.core.errors import UserError
 from stages.core.params import read_yaml
 from stages.report import card, facts
@@ -46,6 +46,7 @@ def _paper(root: Path, name: str, values: dict[str, Any]) -> dict[str, Any]:
         "claims": claims,
         "page": page if (root / "reports" / page).is_file() else "",
         "status": broken or _status(nodes, found),
+        "verified": verified.summary(root, name, nodes),
         "cost": _cost({stage: receipt for stage, receipt in found.items() if receipt}),
     }
 

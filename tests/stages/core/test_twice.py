@@ -1,4 +1,4 @@
-"""What `make verify` compares."""
+"""What two runs of a profile are compared by."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from stages.core.files import write_json, write_text
-from stages.core.verify import _compared
+from stages.core.twice import _compared
 
 DAG = "stages:\n  evaluate: {cmd: x}\n  bench: {cmd: x, meta: {timing: true}}\n"
 LOCK = """stages:

@@ -1,0 +1,69 @@
+"""When tables of two machines are taken for the same."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from stages.core.likeness import TOLERANCE, alike
+
+JUST = 1 + 0.9 * TOLERANCE
+BEYOND = 1 + 1.2 * TOLERANCE
+
+
+def of_json(folder: Path, one: Any, other: Any) -> bool | None:
+    for name, value in (("a", one), ("b", other)):
+        (folder / name).write_text(json.dumps(value))
+    return alike(folder / "a", folder / "b", ".json")
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ({"x": 2.0}, {"x": 2.0 * JUST}, True),
+        ({"x": 2.0}, {"x": 2.0 * BEYOND}, False),
+        ({"x": [0.0, 1.0]}, {"x": [1e-9, 1.0]}, False),
+        ({"x": "a"}, {"x": "b"}, False),
+        ({"x": 1}, {"y": 1}, False),
+        ({"x": [1, 2]}, {"x": [1, 2, 3]}, False),
+        ({"x": []}, {"x": {}}, True),
+        ({"x": True}, {"x": 1}, True),
+        ({"x": True}, {"x": 1.001}, False),
+        ({"x": None}, {"x": None}, True),
+        ({"x": None}, {"x": 0.0}, False),
+        ({"x": math.nan}, {"x": math.nan}, True),
+        ({"x": math.inf}, {"x": -math.inf}, False),
+    ],
+)
+def test_json(tmp_path: Path, one: Any, other: Any, same: bool) -> None:
+    assert of_json(tmp_path, one, other) is same
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_columns_are_compared_on_their_own_scale(tmp_path: Path, suffix: str) -> None:
+    def told(**other: list[Any]) -> bool | None:
+        base = {"name": ["a", "b"], "value": [100.0, 0.001], "small": [1e-3, math.nan]}
+        for file, values in (("one", base), ("other", {**base, **other})):
+            frame = pd.DataFrame(values)
+            if suffix == ".csv":
+                frame.to_csv(tmp_path / file, index=False)
+            else:
+                frame.to_parquet(tmp_path / file)
+        return alike(tmp_path / "one", tmp_path / "other", suffix)
+
+    assert told()
+    assert told(value=[100.0, 0.9])  # within a share of the column's largest
+    assert not told(value=[100.0, 1.2])
+    assert not told(small=[1.2e-3, math.nan])
+    assert not told(small=[1e-3, 1e-3])
+    assert not told(name=["a", "c"])
+    assert not told(more=[1, 2])
+
+
+def test_other_kinds_of_files_hold_no_table(tmp_path: Path) -> None:
+    assert alike(tmp_path / "a", tmp_path / "b", ".png") is None
