@@ -12,12 +12,14 @@ Splits share no step; the published windows overlap where one split ends and the
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
+from datetime import date, datetime, time, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from pipelines.merlin import gaps, layouts
 from pipelines.merlin.data import DAY, MANIFEST, MASKS, SERIES, SPLITS
@@ -57,6 +59,8 @@ class Dataset(core.Params):
         root: folder of a published set, best given relative to the project; null for packages.
         shares: of the splits.
         train_steps: only so many of the training span's last steps are used; null: all of them.
+        until: a day such as 2013-10-01: what was recorded before it, local time; null: all. A set
+            that grows is frozen so, and a scheduled run moves the day on.
         statistics: normalise each sensor by its own, or all by those of all sensors together.
     """
 
@@ -66,7 +70,15 @@ class Dataset(core.Params):
     root: str | None
     shares: Shares
     train_steps: Annotated[int, Field(ge=2)] | None
+    until: str | None
     statistics: Literal["sensor", "global"]
+
+    @field_validator("until")
+    @classmethod
+    def _day(cls, text: str | None) -> str | None:
+        if text is not None:
+            date.fromisoformat(text)
+        return text
 
     @model_validator(mode="after")
     def _root(self) -> Dataset:
@@ -107,6 +119,7 @@ def run(params: Params, inputs: Inputs, out: Path, job: Job) -> None:
     with job.progress(len(params.datasets), "reading series") as bar:
         for name, dataset in sorted(params.datasets.items()):
             record, stated = _record(dataset, archives, lock, job.root)
+            record = before(record, dataset.until, name)
             masks = draw(params.masks, *record.values.shape, name)
             manifest = _write(params, name, record, masks, stated, out / name)
             shown.append((manifest, np.isfinite(record.values), masks))
@@ -144,6 +157,24 @@ def _record(
         "from": f"{dataset.root}/{path.name}",
         "sha256 of its source": hashlib.sha256(path.read_bytes()).hexdigest(),
     }
+
+
+def before(record: Record, until: str | None, name: str) -> Record:
+    """What was recorded before the day `until`; all of it where that is None.
+
+    Raises:
+        UserError: the series does not say when it begins, or does so later.
+    """
+    if until is None:
+        return record
+    where = f"params.yaml: merlin.prepare.datasets.{name}.until is {until}"
+    if record.start is None:
+        raise UserError(f"{where}, but the series does not say when it begins; set it to null")
+    span = datetime.combine(date.fromisoformat(until), time()) - record.start
+    steps = -(-span // timedelta(minutes=record.step_minutes))
+    if steps < 1:
+        raise UserError(f"{where}, but the series begins at {record.start}; take a later day")
+    return replace(record, values=record.values[:steps])
 
 
 def _write(
@@ -191,6 +222,7 @@ def _write(
         "history": params.history,
         "horizon": params.horizon,
         "start": record.start.isoformat() if record.start else None,
+        "until": dataset.until,
         "step_minutes": record.step_minutes,
         "steps_per_day": max(1, DAY // record.step_minutes),
         "scale": params.scale,

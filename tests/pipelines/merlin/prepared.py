@@ -26,7 +26,7 @@ SHARES = {"train": 0.6, "valid": 0.2, "test": 0.2}
 
 
 def dataset(source: str = "metr_la", **change: Any) -> dict[str, Any]:
-    own = {"source": source, "root": source, "shares": SHARES, "train_steps": None}
+    own = {"source": source, "root": source, "shares": SHARES, "train_steps": None, "until": None}
     return {**own, "statistics": "sensor", **change}
 
 

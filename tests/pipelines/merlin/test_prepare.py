@@ -1,5 +1,7 @@
 import hashlib
 import json
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +12,12 @@ from safetensors.numpy import load_file
 
 from pipelines.merlin import prepare
 from pipelines.merlin.data import Series
+from pipelines.merlin.datasets import Record
 from stages.core.errors import UserError
 from stages.core.files import listing
 from tests.pipelines.merlin.prepared import LENGTH, SENSORS, dataset, lay, make, roads, values
+
+EVE = datetime(2012, 12, 31, 18)
 
 
 def sensors(out: Path) -> list[dict[str, float]]:
@@ -149,11 +154,37 @@ def test_again_the_same_bytes_and_no_path_in_them(tmp_path: Path) -> None:
         ({"source": "weather"}, "must be null"),
         ({"source": "moon"}, "source"),
         ({"train_steps": 1}, "train_steps"),
+        ({"until": "next week"}, "until"),
+        ({"until": "2013-02-30"}, "until"),
     ],
 )
 def test_impossible_data_sets_are_refused(change: dict[str, object], word: str) -> None:
     with pytest.raises(ValidationError, match=word):
         prepare.Params.model_validate(values(datasets={"roads": dataset(**change)}))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("until", "rows"),
+    [
+        (None, 100),
+        ("2013-01-01", 6),  # from 18:00 on, an hour a row: midnight itself is the next day's
+        ("2013-01-02", 30),
+        ("2024-01-01", 100),  # the set has not grown so far yet
+    ],
+)
+def test_a_set_that_grows_is_frozen_at_a_day(until: str | None, rows: int) -> None:
+    whole = Record(np.arange(200.0).reshape(100, 2), (("a", ""), ("b", "")), EVE, 60)
+    found = prepare.before(whole, until, "sky")
+    assert np.array_equal(found.values, whole.values[:rows])
+    assert (found.start, found.sensors) == (whole.start, whole.sensors)
+
+
+def test_a_day_that_freezes_nothing_is_refused() -> None:
+    whole = Record(np.zeros((100, 2)), (("a", ""), ("b", "")), EVE, 60)
+    with pytest.raises(UserError, match=r"sky\.until is 2012-12-31, but the series begins at 2012"):
+        prepare.before(whole, "2012-12-31", "sky")
+    with pytest.raises(UserError, match="does not say when it begins; set it to null"):
+        prepare.before(replace(whole, start=None), "2013-01-01", "sky")
 
 
 def test_a_split_too_short_for_a_window_is_refused(tmp_path: Path) -> None:

@@ -42,7 +42,13 @@ def project(folder: Path, profile: str) -> Path:
     names = paper["teach"]["datasets"][:2]
     sets = paper["prepare"]["datasets"] = {n: paper["prepare"]["datasets"][n] for n in names}
     for dataset in sets.values():
-        dataset |= {"source": "metr_la", "root": "metr_la", "shares": shares, "train_steps": None}
+        dataset |= {
+            "source": "metr_la",
+            "root": "metr_la",
+            "shares": shares,
+            "train_steps": None,
+            "until": None,
+        }
     for section in ("teach", "distill"):
         for spec in paper[section]["train"].values():
             spec |= ONCE
