@@ -16,10 +16,10 @@ SIDE := $(if $(JOBS),--jobs $(JOBS))
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help repro test lint smoke bench serve verify clean setup fetch
+.PHONY: help repro test test-all test-published lint smoke bench serve retrain verify clean setup fetch
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 	@echo "PAPER=sepprune limits repro, smoke, bench and verify to one paper."
 	@echo "JOBS=2 has repro and smoke run two stages at a time."
 	@echo "PROFILE=smoke has verify run that profile twice from nothing and compare."
@@ -42,7 +42,14 @@ repro: $(STAMP) fetch ## reproduce every paper (or PAPER=…) up to its verdicts
 	@$(BIN)/python -m stages repro $(PAPERS) $(SIDE)
 
 test: $(STAMP) ## the test suite (TESTS=path for a part of it)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not long" $(TESTS)
+
+test-all: $(STAMP) ## the test suite with its long tests: real servers, real faults
 	@$(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)
+
+test-published: $(STAMP) ## what only the profile paper needs: published networks, in transformers
+	@$(BIN)/python -m pip install -q -c constraints.txt --editable '.[published]'
+	@$(BIN)/python -m pytest -n 2 -k "paper or published" tests/pipelines/foundations/video/test_published.py tests/pipelines/q_vdit/test_profiles.py tests/pipelines/s2q_vdit/test_profiles.py
 
 lint: $(STAMP) ## ruff on everything, mypy on stages/
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
@@ -55,6 +62,9 @@ bench: $(STAMP) ## measure times and memory again on this device
 
 serve: $(STAMP) ## MLflow's page and the report on loopback; Ctrl-C ends both
 	@$(BIN)/python -m stages serve
+
+retrain: $(STAMP) ## make a paper's network anew (PAPER=merlin), and decide if it is used (DRY=1: say what would run)
+	@$(BIN)/python -m stages retrain $(PAPER) $(if $(DRY),--dry-run) $(SIDE)
 
 verify: $(STAMP) ## run stages again in a clean copy; the bytes must be dvc.lock's (BUDGET=10m)
 	@$(BIN)/python -m stages verify $(PAPERS) $(if $(BUDGET),--budget $(BUDGET)) $(if $(PROFILE),--profile $(PROFILE))

@@ -13,6 +13,7 @@ import queue
 import subprocess
 import threading
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,38 @@ def reproduce(
     return failures
 
 
+@task(name="decide", task_run_name="{paper}", persist_result=False)
+def decide(paper: str, root: str, profile: str, jobs: int, day: date | None) -> dict[str, Any]:
+    """Make the challenger, judge the champion beside it, decide, and write the decision down."""
+    from stages.promote import retrain as promote
+
+    return promote.retrain(Path(root).resolve(), paper, profile=profile, jobs=jobs, day=day)
+
+
+@flow(name="retrain", flow_run_name="retrain {paper}", persist_result=False)
+def retrain(
+    paper: str, root: str = ".", profile: str = "desk", jobs: int = 1, day: date | None = None
+) -> dict[str, Any]:
+    """Retrain a paper's network from the data of today; it is used from now on if it is no worse.
+
+    Args:
+        paper: one with a `retrain.yaml`.
+        root: the project's root.
+        jobs: stages at a time.
+        day: whose data are asked for; today by default.
+
+    Returns:
+        The record of the decision.
+    """
+    from stages.promote.retrain import told
+
+    made = decide(paper, root, profile, jobs, day)
+    text = "\n".join(f"- {line.strip()}" for line in told(made))
+    create_markdown_artifact(text, key="decision", description=f"{paper}: {made['outcome']}")
+    _tell_board(Path(root).resolve(), [paper])
+    return made
+
+
 def _drive(
     schedule: Schedule, machine: Machine, live: Live, root: Path, env: dict[str, str]
 ) -> list[dict[str, str]]:
@@ -176,14 +209,18 @@ def _progress(schedule: Schedule) -> Iterator[Any]:
 
 def _tell(schedule: Schedule, root: Path, papers: list[str]) -> None:
     """The table of stages and the claims board, for Prefect's page."""
-    from stages.report.board import markdown
-    from stages.report.index import read_papers
-
     rows = [
         {"stage": f"{schedule.nodes[a].paper} {schedule.nodes[a].name}", "ended": state}
         for a, state in schedule.states.items()
     ]
     create_table_artifact(rows, key="stages", description="how each stage ended")
+    _tell_board(root, papers)
+
+
+def _tell_board(root: Path, papers: list[str]) -> None:
+    from stages.report.board import markdown
+    from stages.report.index import read_papers
+
     own = [paper for paper in read_papers(root) if paper["name"] in papers]
     create_markdown_artifact(markdown(own), key="claims", description="the claims board")
 

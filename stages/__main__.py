@@ -15,6 +15,8 @@ TOOLS = {
     "profile": "run a profile (smoke, lab, paper) in a working tree of its own",
     "verify": "run stages again in a clean copy and compare their bytes with dvc.lock",
     "audit": "find stages that are not deterministic and results that nothing backs",
+    "retrain": "make a network anew from today's data, and decide if it is used from now on",
+    "rollback": "put an earlier champion in use again",
     "why": "what changed, for each stage that would run",
     "measure": "measure every paper's bench stage again, on this device",
     "track": "send to MLflow what is not there yet",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from datetime import date
 
 from stages.core.door import find_root
 from stages.core.errors import UserError
@@ -122,6 +123,41 @@ def why(argv: list[str]) -> int:
     parser.add_argument("stage", nargs="*", help="a paper or <paper>:<stage> (all by default)")
     console = Console(highlight=False, soft_wrap=True)
     return run(find_root(), parser.parse_args(argv).stage, console)
+
+
+def retrain(argv: list[str]) -> int:
+    from rich.console import Console
+
+    from stages.promote import retrain as promote
+
+    parser = _parser("retrain", "make a challenger from today's data, and decide if it is used")
+    parser.add_argument("paper")
+    parser.add_argument("--dry-run", action="store_true", help="say what would run, and why")
+    parser.add_argument("--profile", default="desk", choices=["smoke", "desk", "lab", "paper"])
+    parser.add_argument("--jobs", type=_positive, default=1, help="stages at a time")
+    parser.add_argument("--day", type=date.fromisoformat, help="whose data; today by default")
+    asked = parser.parse_args(argv)
+    console = Console(highlight=False, soft_wrap=True)
+    root = find_root()
+    if asked.dry_run:
+        return promote.dry_run(root, asked.paper, asked.profile, console, asked.day)
+    made = promote.retrain(root, asked.paper, profile=asked.profile, jobs=asked.jobs, day=asked.day)
+    console.print("\n".join(promote.told(made)), markup=False)
+    return 0
+
+
+def rollback(argv: list[str]) -> int:
+    from rich.console import Console
+
+    from stages.promote import retrain as promote
+
+    parser = _parser("rollback", "put an earlier champion in use again")
+    parser.add_argument("paper")
+    parser.add_argument("--to", help="a version of the registry; by default the one before")
+    asked = parser.parse_args(argv)
+    made = promote.rollback(find_root(), asked.paper, asked.to)
+    Console(highlight=False, soft_wrap=True).print("\n".join(promote.told(made)), markup=False)
+    return 0
 
 
 def measure(argv: list[str]) -> int:

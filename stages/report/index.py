@@ -7,6 +7,7 @@ from typing import Any
 
 from stages.core import dag, receipts, verified
 from stages.core.errors import UserError
+from stages.core.files import read_json
 from stages.core.params import read_yaml
 from stages.report import card, facts
 
@@ -47,8 +48,16 @@ def _paper(root: Path, name: str, values: dict[str, Any]) -> dict[str, Any]:
         "page": page if (root / "reports" / page).is_file() else "",
         "status": broken or _status(nodes, found),
         "verified": verified.summary(root, name, nodes),
+        "retrained": _retrained(root, name),
         "cost": _cost({stage: receipt for stage, receipt in found.items() if receipt}),
     }
+
+
+def _retrained(root: Path, name: str) -> dict[str, Any] | None:
+    """The last decision on a network made anew, as `python -m stages retrain` left it."""
+    path = root / "reports/retrain" / f"{name}.json"
+    found: dict[str, Any] | None = read_json(path) if path.is_file() else None
+    return found
 
 
 def _status(nodes: list[dag.Node], found: dict[str, Any]) -> str:
