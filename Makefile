@@ -60,7 +60,7 @@ smoke: $(STAMP) ## every paper and every kind of arm, tiny, in minutes
 bench: $(STAMP) ## measure times and memory again on this device
 	@$(BIN)/python -m stages measure $(PAPERS)
 
-serve: $(STAMP) ## MLflow's page and the report on loopback; Ctrl-C ends both
+serve: $(STAMP) ## MLflow, Prefect and the report on loopback; Ctrl-C ends all
 	@$(BIN)/python -m stages serve
 
 retrain: $(STAMP) ## make a paper's network anew (PAPER=merlin), and decide if it is used (DRY=1: say what would run)

@@ -20,7 +20,7 @@ TOOLS = {
     "why": "what changed, for each stage that would run",
     "measure": "measure every paper's bench stage again, on this device",
     "track": "send to MLflow what is not there yet",
-    "serve": "MLflow's page and the report on loopback",
+    "serve": "MLflow, Prefect and the report on loopback",
     "clean": "delete working files, and say what DVC's cache may drop",
 }
 

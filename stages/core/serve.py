@@ -1,4 +1,4 @@
-"""`make serve`: MLflow's pages and the report, on loopback, until Ctrl-C."""
+"""`make serve`: MLflow, Prefect and the report, on loopback, until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -28,61 +30,121 @@ from stages.core.tracking.address import (
 
 HOST = "127.0.0.1"
 START = 120.0
-"""Seconds that MLflow may take to come up; some 15 on a laptop, more on its first start."""
+"""Seconds that a server may take to come up; some 15 on a laptop, more on its first start."""
 QUIT = 10.0
-"""Seconds that MLflow may take to end before it is killed."""
+"""Seconds that a server may take to end before it is killed."""
 
 
-def serve(root: Path, mlflow_port: int, report_port: int) -> int:
+@dataclass(frozen=True, eq=False)
+class Server:
+    """A server that is run as a process.
+
+    Attributes:
+        health: path that answers 200 once it is up.
+        log: file below work/.logs.
+    """
+
+    name: str
+    words: list[str]
+    address: str
+    health: str
+    log: str
+    env: Mapping[str, str]
+
+
+def serve(root: Path, mlflow_port: int, report_port: int, prefect_port: int) -> int:
     """Serve until Ctrl-C; a port that is taken is replaced by a free one.
 
     Args:
         root: the project's root.
         mlflow_port: wished for MLflow's pages.
         report_port: wished for `reports/`.
+        prefect_port: wished for Prefect's page and its interface to workers.
 
     Returns:
-        0, or 1 where MLflow's server did not come up or ended by itself.
+        0, or 1 where a server did not come up or ended by itself.
     """
     console = Console(highlight=False, soft_wrap=True)
     try:
-        with _report(root, report_port) as place:
+        with _report(root, report_port) as place, contextlib.ExitStack() as stack:
             missing = "" if (root / "reports/index.html").is_file() else " (empty: `make repro`)"
-            console.print(f"report  http://{HOST}:{place}/  up{missing}")
+            console.print(f"report   http://{HOST}:{place}/  up{missing}")
+            servers = []
             if tracking_uri(root).startswith("http"):
-                console.print(f"MLflow  {server_name(root)}  is where MLFLOW_TRACKING_URI points")
+                named = server_name(root)
+                console.print(f"MLflow   {named}  is where MLFLOW_TRACKING_URI points")
+            else:
+                relocate(root)
+                servers.append(_mlflow(root, _free(mlflow_port)))
+            if os.environ.get("PREFECT_API_URL"):
+                console.print("Prefect  is where PREFECT_API_URL points")
+            else:
+                servers.append(_prefect(root, _free(prefect_port)))
+            if not servers:
                 threading.Event().wait()
-            relocate(root)
-            port = _free(mlflow_port)
-            with _mlflow(root, port) as server:
-                return _watch(root, server, f"http://{HOST}:{port}", console)
+            return _watch({s: stack.enter_context(_running(root, s)) for s in servers}, console)
     except KeyboardInterrupt:
-        console.print("both servers have ended")
+        console.print("all servers have ended")
         return 0
 
 
-def _watch(root: Path, server: subprocess.Popen[bytes], address: str, console: Console) -> int:
-    """Say when MLflow is up and where the papers' runs are; wait for its end."""
-    console.print("MLflow  starting …")
-    start = time.monotonic()
-    while server.poll() is None and not _healthy(address):
-        if time.monotonic() - start > START:
-            break
+def _mlflow(root: Path, port: int) -> Server:
+    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "1"}
+    # No jobs for language models: they would cost a second process.
+    quiet["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
+    words = server_command(root, port)
+    return Server("MLflow", words, f"http://{HOST}:{port}", "/health", "mlflow.log", quiet)
+
+
+def _prefect(root: Path, port: int) -> Server:
+    env = {
+        "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{root.resolve()}/prefect.db",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+    }
+    words = [sys.executable, "-m", "prefect", "server", "start"]
+    words += ["--host", HOST, "--port", str(port)]
+    return Server("Prefect", words, f"http://{HOST}:{port}", "/api/health", "prefect.log", env)
+
+
+def _watch(running: dict[Server, subprocess.Popen[bytes]], console: Console) -> int:
+    """Say of each server when it is up; wait until one ends."""
+    names = " and ".join(server.name for server in running)
+    console.print(f"{names} starting …")
+    begun, waiting = time.monotonic(), list(running)
+    while waiting:
+        for server in [s for s in waiting if _healthy(s)]:
+            waiting.remove(server)
+            spent = time.monotonic() - begun
+            console.print(f"{server.name:8} {server.address}/  up after {spent:.0f} s")
+            _more(server, console)
+        late = time.monotonic() - begun > START
+        for server in waiting:
+            if late or running[server].poll() is not None:
+                console.print(f"{server.name}  did not come up; its log is work/.logs/{server.log}")
+                return 1
         time.sleep(0.2)
-    if not _healthy(address):
-        console.print("MLflow  did not come up; its log is work/.logs/mlflow.log")
-        return 1
+    console.print("Ctrl-C ends all")
+    while True:
+        for server, process in running.items():
+            if process.poll() is not None:
+                said = f"has ended by itself; its log is work/.logs/{server.log}"
+                console.print(f"{server.name}  {said}")
+                return 1
+        time.sleep(0.5)
+
+
+def _more(server: Server, console: Console) -> None:
+    """Where a server's pages are that people come for."""
+    if server.name == "Prefect":
+        console.print(f"         for `prefect` and workers: PREFECT_API_URL={server.address}/api")
+        return
     # The start page opens on MLflow's tools for language models: these are the tables of runs.
-    pages = list(run_pages(address))
-    console.print(f"MLflow  {address}/  up after {time.monotonic() - start:.0f} s")
+    pages = list(run_pages(server.address))
     for paper, page in pages:
-        console.print(f"        {page}  {paper}")
+        console.print(f"         {page}  {paper}")
     if not pages:
-        console.print("        no runs yet: stages record them as they run")
-    console.print("Ctrl-C ends both")
-    server.wait()
-    console.print("MLflow  has ended by itself; its log is work/.logs/mlflow.log")
-    return 1
+        console.print("         no runs yet: stages record them as they run")
 
 
 @contextlib.contextmanager
@@ -111,30 +173,27 @@ class _Quiet(SimpleHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def _mlflow(root: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
-    """Run MLflow's server in a process group of its own, all of which ends with the block."""
+def _running(root: Path, server: Server) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a server in a process group of its own, all of which ends with the block."""
     logs = root / "work/.logs"
     logs.mkdir(parents=True, exist_ok=True)
-    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "1"}
-    # No jobs for language models: they would cost a second process.
-    quiet["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
-    with (logs / "mlflow.log").open("wb") as book:
-        server = subprocess.Popen(
-            server_command(root, port),
+    with (logs / server.log).open("wb") as book:
+        process = subprocess.Popen(
+            server.words,
             cwd=root,
-            env={**os.environ, **quiet},
+            env={**os.environ, **server.env},
             stdin=subprocess.DEVNULL,
             stdout=book,
             stderr=book,
             start_new_session=True,
         )
     try:
-        yield server
+        yield process
     finally:
         for number in (signal.SIGTERM, signal.SIGKILL):
-            _signal(server, number)
+            _signal(process, number)
             deadline = time.monotonic() + QUIT
-            while _signal(server, 0) and time.monotonic() < deadline:
+            while _signal(process, 0) and time.monotonic() < deadline:
                 time.sleep(0.1)
 
 
@@ -158,9 +217,9 @@ def _free(wished: int) -> int:
     raise OSError("no free port on loopback")
 
 
-def _healthy(address: str) -> bool:
+def _healthy(server: Server) -> bool:
     try:
-        with urllib.request.urlopen(f"{address}/health", timeout=2) as answer:
+        with urllib.request.urlopen(server.address + server.health, timeout=2) as answer:
             return int(answer.status) == 200
     except (OSError, urllib.error.URLError):
         return False

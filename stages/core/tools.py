@@ -180,11 +180,12 @@ def track(argv: list[str]) -> int:
 def serve(argv: list[str]) -> int:
     from stages.core.serve import serve as run
 
-    parser = _parser("serve", "MLflow's page and the report on loopback, until Ctrl-C")
+    parser = _parser("serve", "MLflow, Prefect and the report on loopback, until Ctrl-C")
     parser.add_argument("--mlflow-port", type=int, default=5000)
     parser.add_argument("--report-port", type=int, default=8000)
+    parser.add_argument("--prefect-port", type=int, default=4200)
     asked = parser.parse_args(argv)
-    return run(find_root(), asked.mlflow_port, asked.report_port)
+    return run(find_root(), asked.mlflow_port, asked.report_port, asked.prefect_port)
 
 
 def clean(argv: list[str]) -> int:
