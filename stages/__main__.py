@@ -18,6 +18,7 @@ TOOLS = {
     "retrain": "make a network anew from today's data, and decide if it is used from now on",
     "rollback": "put an earlier champion in use again",
     "why": "what changed, for each stage that would run",
+    "scale": "how long many papers would take on 1 to 256 machines, by the receipts",
     "measure": "measure every paper's bench stage again, on this device",
     "track": "send to MLflow what is not there yet",
     "serve": "MLflow, Prefect and the report on loopback",

@@ -21,6 +21,16 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _measure(text: str) -> float:
+    try:
+        found = float(text)
+    except ValueError:
+        found = -1.0
+    if not 0 < found < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r}: write a number above 0")
+    return found
+
+
 def _seconds(text: str) -> float:
     """A length of time such as 90s, 10m or 2h."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text)
@@ -123,6 +133,24 @@ def why(argv: list[str]) -> int:
     parser.add_argument("stage", nargs="*", help="a paper or <paper>:<stage> (all by default)")
     console = Console(highlight=False, soft_wrap=True)
     return run(find_root(), parser.parse_args(argv).stage, console)
+
+
+def scale(argv: list[str]) -> int:
+    from dataclasses import fields
+
+    from rich.console import Console
+
+    from stages.core import scaling
+
+    parser = _parser("scale", "how long many papers would take on 1 to 256 machines")
+    parser.add_argument("--papers", type=_positive, default=10)
+    parser.add_argument("--seeds", type=_positive, default=10, help="times as many as at desk")
+    for own in fields(scaling.Costs):
+        parser.add_argument(f"--{own.name}", type=_measure, default=own.default)
+    asked = vars(parser.parse_args(argv))
+    papers, seeds = asked.pop("papers"), asked.pop("seeds")
+    console = Console(highlight=False, soft_wrap=True)
+    return scaling.scale(find_root(), papers, seeds, scaling.Costs(**asked), console)
 
 
 def retrain(argv: list[str]) -> int:
