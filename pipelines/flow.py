@@ -40,6 +40,10 @@ LEAST_SECONDS = 600.0
 PATIENCE = 10.0
 
 
+PATIENT = 12 * 3600.0
+"""Seconds that a scheduled retraining waits for another one in the same clone."""
+
+
 class Passing(Exception):
     """A failure that may pass, so that Prefect tries again."""
 
@@ -116,7 +120,8 @@ def decide(paper: str, root: str, profile: str, jobs: int, day: date | None) -> 
     """Make the challenger, judge the champion beside it, decide, and write the decision down."""
     from stages.promote import retrain as promote
 
-    return promote.retrain(Path(root).resolve(), paper, profile=profile, jobs=jobs, day=day)
+    own: dict[str, Any] = {"profile": profile, "jobs": jobs, "day": day, "patience": PATIENT}
+    return promote.retrain(Path(root).resolve(), paper, **own)
 
 
 @flow(name="retrain", flow_run_name="retrain {paper}", persist_result=False)

@@ -29,7 +29,7 @@ def built(folder: Path, odd: bool = False) -> Path:
     made = project.make(folder / "p", git=True)
     code = made / "pipelines/demo/teach.py"
     if odd:
-        text = code.read_text().replace("files import write_bytes", "files import write_bytes")
+        text = code.read_text()
         text = text.replace(
             "import read_json, write_bytes", "import read_json, write_bytes, write_json"
         )
@@ -189,6 +189,8 @@ def rewrite(folder: Path, cache: Path, out: dict[str, Any], numbers: list[float]
     other = folder.parent / "other"
     shutil.copytree(folder / "work/demo/prepare", other, dirs_exist_ok=True)
     (other / "numbers.json").write_text(json.dumps(numbers))
+    provenance = json.loads((other / "provenance.json").read_text())
+    (other / "provenance.json").write_text(json.dumps({**provenance, "environment": "other"}))
     found = recorded.files_now(other)
     for name, md5 in found.items():
         target = recorded.stored(cache, md5)

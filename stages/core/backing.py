@@ -25,7 +25,9 @@ def backing(root: Path, nodes: list[dag.Node], values: dict[str, Any]) -> dict[s
         path = root / "pipelines" / paper / "claims.yaml"
         if not path.is_file():
             continue
-        names = [set(_words(claim)) for claim in read_yaml(path)["claims"]]
+        parts = ("measure", "cells", "rule")
+        claims = read_yaml(path)["claims"]
+        names = [{*_words([claim.get(part) for part in parts])} for claim in claims]
         for node in _below(root, paper, values):
             if node.address not in found:
                 continue
@@ -49,7 +51,7 @@ def _below(root: Path, paper: str, values: dict[str, Any]) -> list[dag.Node]:
 
 
 def _words(value: Any) -> Iterator[str]:
-    """Every text in a claim's measure, cells and rule."""
+    """Every text in a part of a claim."""
     if isinstance(value, Mapping | list):
         for below in value.values() if isinstance(value, Mapping) else value:
             yield from _words(below)

@@ -27,7 +27,7 @@ def run(command: Sequence[str], cwd: Path, env: Mapping[str, str] | None = None)
         child = subprocess.Popen(command, cwd=cwd, env=own)
         try:
             return child.wait()
-        except KeyboardInterrupt:
+        except BaseException:  # Ctrl-C, or Prefect's way to say that a run is cancelled
             stop.touch()
             _end(child)
             raise

@@ -164,12 +164,14 @@ def retrain(argv: list[str]) -> int:
     parser.add_argument("--profile", default="desk", choices=["smoke", "desk", "lab", "paper"])
     parser.add_argument("--jobs", type=_positive, default=1, help="stages at a time")
     parser.add_argument("--day", type=date.fromisoformat, help="whose data; today by default")
+    parser.add_argument("--afresh", action="store_true", help="use it without a comparison")
     asked = parser.parse_args(argv)
     console = Console(highlight=False, soft_wrap=True)
     root = find_root()
     if asked.dry_run:
         return promote.dry_run(root, asked.paper, asked.profile, console, asked.day)
-    made = promote.retrain(root, asked.paper, profile=asked.profile, jobs=asked.jobs, day=asked.day)
+    how = {name: getattr(asked, name) for name in ("profile", "jobs", "day", "afresh")}
+    made = promote.retrain(root, asked.paper, **how)
     console.print("\n".join(promote.told(made)), markup=False)
     return 0
 
@@ -182,8 +184,9 @@ def rollback(argv: list[str]) -> int:
     parser = _parser("rollback", "put an earlier champion in use again")
     parser.add_argument("paper")
     parser.add_argument("--to", help="a version of the registry; by default the one before")
+    parser.add_argument("--profile", default="desk", choices=["smoke", "desk", "lab", "paper"])
     asked = parser.parse_args(argv)
-    made = promote.rollback(find_root(), asked.paper, asked.to)
+    made = promote.rollback(find_root(), asked.paper, asked.to, asked.profile)
     Console(highlight=False, soft_wrap=True).print("\n".join(promote.told(made)), markup=False)
     return 0
 

@@ -27,11 +27,14 @@ from stages.core.files import read_json, remove
 from stages.core.likeness import TOLERANCE, alike
 from stages.core.params import read_yaml
 from stages.core.profiles import make_tree
+from stages.core.tracking.locks import held
 
 SEED = "4242"
 """Python's hash seed of the second run."""
 START_SECONDS = 4.0
 """Of a stage that is started cold, beside its own work."""
+NO_WORD = ("no input", "not comparable")
+"""Outcomes that say nothing of a stage."""
 SHOWN = 4
 """Differing files that are named of a stage."""
 
@@ -45,10 +48,10 @@ def verify(root: Path, papers: list[str], budget: float | None) -> int:
             was not verified before goes first. None for all stages.
 
     Returns:
-        0, or 1 where a stage differed or failed.
+        0, or 1 where a stage differed or failed, or none could be compared.
 
     Raises:
-        UserError: there is nothing that could be compared.
+        UserError: there is nothing to compare with, or another is at work.
     """
     console = Console(highlight=False, soft_wrap=True)
     values = read_yaml(root / "params.yaml")
@@ -58,6 +61,13 @@ def verify(root: Path, papers: list[str], budget: float | None) -> int:
     if not nodes:
         raise UserError("no stage can be compared: `make repro` first, or `git checkout` its state")
     nodes = _within(root, nodes, values, budget, console)
+    with held(root / "work/.verify.lock") as mine:
+        if not mine:
+            raise UserError("another `make verify` is at work here")
+        return _verify(root, wanted, nodes, console)
+
+
+def _verify(root: Path, wanted: list[dag.Node], nodes: list[dag.Node], console: Console) -> int:
     tree = root / "work/.profiles/verify"
     cache = recorded.cache_folder(root)
     _lay(root, tree, cache)
@@ -71,23 +81,24 @@ def verify(root: Path, papers: list[str], budget: float | None) -> int:
         "hash_seed": SEED,
         "tolerance": TOLERANCE,
     }
-    wrong = 0
+    wrong = compared = 0
     for node in _last_first(nodes):
         entry = recorded.entries(root, node.paper)[node.name]
         begun = time.monotonic()
         outcome = _again(tree, cache, node, entry, wanted)
         seconds = time.monotonic() - begun
         console.print(f"{node.paper}:{node.name}: {_told(outcome)} ({seconds:.0f} s)")
-        if outcome["outcome"] == "no input":
+        if outcome["outcome"] in NO_WORD:
             continue
         verified.add(root, node, entry, {**outcome, "seconds": round(seconds, 1)}, about)
+        compared += 1
         wrong += outcome["outcome"] not in verified.GOOD
     for paper in dict.fromkeys(node.paper for node in wanted):
         own = verified.summary(root, paper, [n for n in wanted if n.paper == paper])
         differ = f", [bold red]{len(own.differ)} differ[/]" if own.differ else ""
         console.print(f"{paper}: {len(own.agree)} of {own.total} stages verified{differ}")
     refresh(root)
-    return 1 if wrong else 0
+    return 1 if wrong or not compared else 0
 
 
 def _comparable(root: Path, nodes: list[dag.Node], console: Console) -> Iterator[dag.Node]:
@@ -129,6 +140,9 @@ def _within(
     """The stages that fit the budget, in the order of `nodes`."""
     known = {node: receipts.read(root, node) for node in nodes}
     cost = {n: own["cpu_seconds"] + START_SECONDS for n, own in known.items() if own}
+    if unknown := len(nodes) - len(cost):
+        left_out = " and is left out" if budget is not None else ""
+        console.print(f"what {unknown} stages take is not known from a receipt{left_out}")
     if budget is None:
         console.print(f"{len(nodes)} stages, about {sum(cost.values()) / 60:.0f} min")
         return nodes
@@ -195,8 +209,12 @@ def _again(
         return {"outcome": "same", "differing": []}
     if _same_environment(tree, entry):
         return {"outcome": "differs", "differing": differing}
-    beyond = [path for path in differing if not _close(tree, cache, path, entry)]
-    return {"outcome": "differs" if beyond else "close", "differing": beyond or differing}
+    judged = {path: _close(tree, cache, path, entry) for path in differing}
+    if beyond := [path for path, close in judged.items() if close is False]:
+        return {"outcome": "differs", "differing": beyond}
+    # Of pictures, say, other bytes say nothing.
+    some = any(judged.values()) and "close"
+    return {"outcome": some or "not comparable", "differing": differing}
 
 
 def _fetch(tree: Path, inputs: Mapping[str, str], nodes: list[dag.Node]) -> list[str]:
@@ -205,10 +223,9 @@ def _fetch(tree: Path, inputs: Mapping[str, str], nodes: list[dag.Node]) -> list
     def wrong() -> list[str]:
         return [p for p, h in inputs.items() if recorded.hash_of(recorded.files_now(tree / p)) != h]
 
-    if first := wrong():
-        makers = {
-            n.address for n in nodes for out in n.outs for p in first if repro.overlap(p, out)
-        }
+    first = wrong()
+    makers = {n.address for n in nodes for out in n.outs for p in first if repro.overlap(p, out)}
+    if makers:
         for path in first:
             remove(tree / path)
         words = [sys.executable, "-m", "dvc", "checkout", "--quiet", *sorted(makers)]
@@ -230,14 +247,17 @@ def _same_environment(tree: Path, entry: Mapping[str, Any]) -> bool:
     return then == recorded.hash_of(recorded.files_now(tree / dag.ENVIRONMENT))
 
 
-def _close(tree: Path, cache: Path, path: str, entry: Mapping[str, Any]) -> bool:
-    """Whether a differing file is a table whose numbers agree with the recorded one's."""
+def _close(tree: Path, cache: Path, path: str, entry: Mapping[str, Any]) -> bool | None:
+    """Whether the numbers of a differing file agree with the recorded one's; None where it has
+    none, or the recorded file is not to be had."""
     out = next(o for o in entry["outs"] if repro.overlap(path, o["path"]))
     then = recorded.files(cache, out["md5"]) or {}
     md5 = then.get(path.removeprefix(out["path"]).lstrip("/"))
-    if md5 is None or not recorded.stored(cache, md5).is_file() or not (tree / path).is_file():
+    if md5 is None or not (tree / path).is_file():
         return False
-    return bool(alike(tree / path, recorded.stored(cache, md5), Path(path).suffix))
+    if not recorded.stored(cache, md5).is_file():
+        return None
+    return alike(tree / path, recorded.stored(cache, md5), path)
 
 
 def _told(outcome: Mapping[str, Any]) -> str:
@@ -248,6 +268,7 @@ def _told(outcome: Mapping[str, Any]) -> str:
         "close": "the same within the tolerance, on another instruction set or other packages",
         "differs": "[bold red]differs[/]: first",
         "failed": "[bold red]failed[/]:",
+        "not comparable": "not verified, other bytes on another instruction set or packages:",
         "no input": "not verified, DVC's cache lacks (`dvc pull`?)",
     }[outcome["outcome"]]
     if outcome["outcome"] in verified.GOOD:

@@ -1,7 +1,7 @@
 """The decision: is the challenger as good as the champion, as small and fast, and are its claims?
 
-Both are judged by the same stages, on the same data, seeds and test items, on the same day and
-device; so quality is compared in pairs, by the statistics that claims have.
+Both are judged by the same stages, on the same data, seeds and test items, and measured one after
+the other on one device; quality is compared in pairs, by the statistics that claims have.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from stages.claims import measure
 from stages.claims.model import Measure
-from stages.claims.select import pair
+from stages.claims.select import Missing, pair
 from stages.core.errors import UserError
 from stages.core.stats import Interval
 from stages.promote.settings import Cost, Quality, Settings
@@ -50,10 +50,10 @@ class Finding:
 class Decision:
     """
     Attributes:
-        outcome: "first" is a promotion without a champion to be held against.
+        outcome: "first" is a promotion that nothing was held against, "rolled back" a person's.
     """
 
-    outcome: Literal["promoted", "refused", "first"]
+    outcome: Literal["promoted", "refused", "first", "rolled back"]
     findings: tuple[Finding, ...]
 
     @property
@@ -98,24 +98,35 @@ def decide(settings: Settings, champion: Judged | None, challenger: Judged) -> D
 def _quality(own: Quality, variant: str, champion: Judged, challenger: Judged) -> Finding:
     """Non-inferiority: the whole interval lies on the good side of the margin."""
     table = _beside(champion.evaluate, challenger.evaluate, variant, own.metric, "evaluate")
+    if own.condition is not None:
+        if own.condition not in set(table["condition"]):
+            there = ", ".join(sorted(set(table["condition"])))
+            raise UserError(f"retrain.yaml: no condition '{own.condition}'; there: {there}")
+        table = table[table["condition"] == own.condition]
     cells, direction = [], ""
     asked = Measure(
         table="evaluate", metric=own.metric, variant=CHALLENGER, baseline=CHAMPION,
         aggregate=own.aggregate, compare=own.compare, items="shared", also=[],
     )  # fmt: skip
     for cell in _cells(table):
-        found = pair(asked, {"evaluate": cell})
+        try:
+            found = pair(asked, {"evaluate": cell})
+        except Missing as error:
+            raise UserError(f"champion and challenger cannot be paired: {error}") from None
         direction = found.direction
         cells.append(measure.measure(found, own.aggregate, own.compare, "shared"))
     if direction not in ("lower", "higher"):
         raise UserError(f"retrain.yaml: of '{own.metric}' neither more nor less is better")
+    if len({cell.count for cell in cells}) > 1:
+        raise UserError(
+            f"retrain.yaml: '{own.metric}' has other seeds in some conditions; name one"
+        )
     got = measure.average(cells).interval
     neutral = 1.0 if own.compare == "ratio" else 0.0
     bound = neutral + (own.margin if direction == "lower" else -own.margin)
     passed = got.high <= bound if direction == "lower" else got.low >= bound
-    return Finding(
-        "quality", own.metric, passed, _told(passed, got, bound, direction), *_numbers(got), bound
-    )
+    told = _told(passed, got, bound, direction)
+    return Finding("quality", own.metric, passed, told, got.value, got.low, got.high, bound)
 
 
 def _told(passed: bool, got: Interval, bound: float, direction: str) -> str:
@@ -125,18 +136,21 @@ def _told(passed: bool, got: Interval, bound: float, direction: str) -> str:
     return "worse" if worse else "not shown to be no worse"
 
 
-def _numbers(got: Interval) -> tuple[float, float, float]:
-    return got.value, got.low, got.high
-
-
 def _cost(own: Cost, variant: str, champion: Judged, challenger: Judged) -> Finding:
-    """The mean over networks and conditions of the ratio of medians."""
+    """The mean over networks and conditions of the ratio of medians.
+
+    Both were measured one after the other, on one device; still no pair of runs took turns, so that
+    the margin has to cover the noise of the machine.
+    """
     if champion.bench is None or challenger.bench is None:
         raise UserError(f"retrain.yaml: '{own.metric}' is asked for, but the paper has no bench")
     table = _beside(champion.bench, challenger.bench, variant, own.metric, "bench")
     keys = ["backbone", "dataset", "condition"]
     medians = table.groupby(["variant", *keys])["value"].median()
-    ratio = float((medians[CHALLENGER] / medians[CHAMPION]).mean())
+    old, new = medians[CHAMPION], medians[CHALLENGER]
+    if set(old.index) != set(new.index):
+        raise UserError(f"bench has '{own.metric}' of both in other places; compare by hand")
+    ratio = float((new / old).mean())
     bound = 1 + own.margin
     passed = ratio <= bound
     return Finding("cost", own.metric, passed, "not more" if passed else "more", ratio, bound=bound)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,7 +11,7 @@ from pydantic import Field, ValidationError
 
 from stages.core import dag
 from stages.core.errors import UserError
-from stages.core.params import Params, lookup, read_yaml
+from stages.core.params import Params, merge, read_yaml
 from stages.core.stats import How
 
 Text = Annotated[str, Field(min_length=1)]
@@ -21,11 +22,13 @@ class Quality(Params):
     """A score of `evaluate` in which the new network must not be worse.
 
     Attributes:
+        condition: where it counts; null: every one, averaged.
         compare: the new network's against the old one's, cell by cell, then averaged.
         margin: how much worse is not worse: a share of a ratio, or in the metric's own unit.
     """
 
     metric: Text
+    condition: Text | None
     aggregate: How
     compare: Literal["ratio", "difference"]
     margin: Margin
@@ -42,8 +45,8 @@ class Settings(Params):
     """
     Attributes:
         variant: the arm that is kept in use.
-        now: keys of params.yaml that say which data there are, each with what asks for those of
-            today.
+        now: keys of params.yaml that say which data there are, `*` for any name, each with what
+            asks for those of today.
     """
 
     variant: Text
@@ -55,8 +58,11 @@ class Settings(Params):
 def load(root: Path, paper: str, values: dict[str, Any]) -> Settings:
     """Read and check a paper's settings.
 
+    Args:
+        values: the parameters of the profile that is to run.
+
     Raises:
-        UserError: there are none, they break the schema, or name what is not in params.yaml.
+        UserError: there are none, they break the schema, or name what is not in the parameters.
     """
     path = root / "pipelines" / paper / "retrain.yaml"
     shown = path.relative_to(root)
@@ -69,7 +75,8 @@ def load(root: Path, paper: str, values: dict[str, Any]) -> Settings:
         told = [f"{shown}: {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
         raise UserError("\n".join(told)) from None
     for key in found.now:
-        lookup(values, key)
+        if not list(_matching(values, key.split("."))):
+            raise UserError(f"{shown}: now: the parameters have no {key}")
     if not made_by(root, paper, found.variant, values):
         raise UserError(f"{shown}: variant '{found.variant}' is made by no stage of {paper}")
     return found
@@ -83,12 +90,20 @@ def made_by(root: Path, paper: str, variant: str, values: dict[str, Any]) -> lis
 
 def with_data_of(values: dict[str, Any], settings: Settings, day: date) -> dict[str, Any]:
     """`values` that ask for the data of `day`."""
-    from stages.core.params import merge
-
     made = values
     for key in settings.now:
-        new: Any = day.isoformat()
-        for part in reversed(key.split(".")):
-            new = {part: new}
-        made = merge(made, new)
+        for parts in _matching(values, key.split(".")):
+            new: Any = day.isoformat()
+            for part in reversed(parts):
+                new = {part: new}
+            made = merge(made, new)
     return made
+
+
+def _matching(values: Any, parts: list[str]) -> Iterator[list[str]]:
+    """The keys that a pattern names."""
+    if not parts:
+        yield []
+    elif isinstance(values, dict):
+        for key in values if parts[0] == "*" else {parts[0]} & values.keys():
+            yield from ([key, *below] for below in _matching(values[key], parts[1:]))

@@ -2,7 +2,7 @@
 
 A challenger has a kept working tree of its own, which shares DVC's cache: the user's tree is never
 touched, and what did not change is not computed twice. The champion's networks are judged by the
-stages of that same tree, on its data, in a copy.
+stages of that same tree, on its data, in a copy; there both are measured, one after the other.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from datetime import date
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,28 +21,25 @@ import yaml
 from stages.core import child, dag, digests, environment, recorded
 from stages.core.door import command
 from stages.core.errors import UserError
-from stages.core.files import read_json, remove, write_json, write_text
+from stages.core.files import read_json, remove, write_text
 from stages.core.params import lookup, read_yaml
-from stages.core.profiles import make_tree, overlaid
+from stages.core.profiles import make_tree
+from stages.core.repro import wanted
 from stages.core.tracking.address import tracking_uri
 from stages.promote.decide import Judged
-from stages.promote.settings import Settings, with_data_of
 
-FOLDERS = "work/retrained-from.json"
-"""In a challenger's tree: digests of the folders from which its data came."""
-JUDGES = ("evaluate", "bench")
+Sources = dict[str, dict[str, str]]
+"""Paper or foundation -> what its data come from -> digest."""
 
 
-def tree_of(root: Path, paper: str, who: str) -> Path:
-    return root / "work/.profiles" / f"{who}-{paper.replace('/', '-')}"
+def tree_of(root: Path, paper: str, profile: str, who: str) -> Path:
+    return root / "work/.profiles" / f"{who}-{profile}-{paper.replace('/', '-')}"
 
 
-def lay(root: Path, paper: str, profile: str, settings: Settings, day: date) -> Path:
-    """Bring the challenger's tree up to date: today's code, and what asks for today's data."""
-    tree = tree_of(root, paper, "challenger")
+def lay(root: Path, paper: str, profile: str) -> Path:
+    """Bring the challenger's tree up to date with today's code and parameters."""
+    tree = tree_of(root, paper, profile, "challenger")
     make_tree(root, profile, tree, recorded.cache_folder(root).parent.parent)
-    values = with_data_of(overlaid(root, profile)[0], settings, day)
-    write_text(tree / "params.yaml", yaml.safe_dump(values, sort_keys=False))
     environment.fingerprint(tree)
     if profile == "desk":
         _begin_with(root, tree)
@@ -61,6 +58,10 @@ def _begin_with(root: Path, tree: Path) -> None:
         subprocess.run(words, cwd=tree, capture_output=True, check=False)
 
 
+def set_parameters(tree: Path, values: dict[str, Any]) -> None:
+    write_text(tree / "params.yaml", yaml.safe_dump(values, sort_keys=False))
+
+
 def update_imports(tree: Path) -> list[str]:
     """Ask the sources of `dvc import` and `dvc import-url` for what they have now.
 
@@ -77,16 +78,21 @@ def update_imports(tree: Path) -> list[str]:
     return names
 
 
-def folders(tree: Path, paper: str, values: dict[str, Any]) -> dict[str, str]:
-    """Folders outside DVC from which a paper's data come, each with the digest of its files.
+def sources(tree: Path, paper: str, values: dict[str, Any], imports: list[str]) -> Sources:
+    """What the data of a paper, and of the foundations that it stands on, come from.
 
-    They are the values of keys called `root`.
+    Folders outside DVC are the values of keys called `root`; beside them imports, and the packages
+    that carry data.
 
     Raises:
-        UserError: one is not there.
+        UserError: a folder is not there.
     """
-    own = lookup(values, dag.section(paper))
-    return {name: digests.of_paths(tree, [name]) for name in sorted({*_roots(own)})}
+    there = [dag.LOCK] if (tree / dag.LOCK).is_file() else []
+    found: Sources = {}
+    for name in dict.fromkeys(node.paper for node in wanted(tree, [paper], values)):
+        roots = sorted({*_roots(lookup(values, dag.section(name)))})
+        found[name] = {path: digests.of_paths(tree, [path]) for path in [*roots, *imports, *there]}
+    return found
 
 
 def _roots(values: Any) -> Iterator[str]:
@@ -98,79 +104,109 @@ def _roots(values: Any) -> Iterator[str]:
                 yield from _roots(value)
 
 
-def reproduce(root: Path, tree: Path, paper: str, jobs: int, now: dict[str, str]) -> None:
+def unseen(values: dict[str, Any], old: Sources, new: Sources) -> list[str]:
+    """Papers and foundations whose data DVC would not make anew: it does not see into a folder."""
+
+    def changed(name: str) -> bool:
+        roots = _roots(lookup(values, dag.section(name)))
+        return any(old.get(name, {}).get(path) != new[name][path] for path in roots)
+
+    return [name for name in new if changed(name)]
+
+
+def reproduce(root: Path, tree: Path, paper: str, jobs: int, anew: list[str]) -> None:
     """Make the challenger by DVC, from data to verdicts.
 
     Args:
-        now: as `folders` gives it. DVC does not see into such a folder: where one has changed, the
-            data are prepared anew.
+        anew: papers and foundations whose data are prepared in any case.
 
     Raises:
         UserError: a stage could not run; the same command goes on from there.
     """
     env = {**os.environ, "MLFLOW_TRACKING_URI": tracking_uri(root)}
-    known = read_json(tree / FOLDERS) if (tree / FOLDERS).is_file() else {}
-    lock = recorded.entries(tree, paper)
-    if "prepare" in lock and known != now:
-        address = f"pipelines/{paper}/dvc.yaml:prepare"
-        words = [sys.executable, "-m", "dvc", "repro", "--force", "--single-item", address]
-        _run(words, tree, env, paper)
-    words = [sys.executable, "-m", "stages", "repro", "--paper", paper, "--jobs", str(jobs)]
-    _run(words, tree, env, paper)
-    write_json(tree / FOLDERS, now)
+    commands = [
+        ["dvc", "repro", "--force", "--single-item", f"pipelines/{name}/dvc.yaml:prepare"]
+        for name in anew
+    ]
+    commands.append(["stages", "repro", "--paper", paper, "--jobs", str(jobs)])
+    for words in commands:
+        if child.run([sys.executable, "-m", *words], tree, env):
+            raise UserError(
+                f"{paper} was not made anew as a whole (see above); the champion stays, and the "
+                "same command goes on from there"
+            )
 
 
-def _run(words: list[str], tree: Path, env: dict[str, str], paper: str) -> None:
-    if child.run(words, tree, env):
-        raise UserError(
-            f"{paper} was not made anew as a whole (see above); the champion stays, and the same "
-            "command goes on from there"
-        )
+def verdicts(tree: Path, paper: str) -> dict[str, str]:
+    """Claim -> verdict, as the tree has them; none where the paper has no claims."""
+    path = tree / "reports/papers" / f"{paper}.json"
+    claims = read_json(path)["claims"] if path.is_file() else []
+    return {claim["id"]: claim["verdict"] for claim in claims}
 
 
-def judged(tree: Path, paper: str, verdicts: dict[str, str] | None = None) -> Judged:
-    """What the stages found in a tree.
-
-    Args:
-        verdicts: in place of the tree's own.
-    """
-    import pandas
-
-    tables = {name: tree / "work" / paper / name / "scores.parquet" for name in JUDGES}
-    found = {name: pandas.read_parquet(p) for name, p in tables.items() if p.is_file()}
-    if verdicts is None:
-        path = tree / "reports/papers" / f"{paper}.json"
-        claims = read_json(path)["claims"] if path.is_file() else []
-        verdicts = {claim["id"]: claim["verdict"] for claim in claims}
-    return Judged(found["evaluate"], found.get("bench"), verdicts)
-
-
-def judge(root: Path, challenger: Path, paper: str, networks: Path, nodes: list[dag.Node]) -> Path:
-    """Judge a champion's networks as the challenger's were; gives the tree that holds the scores.
+def judge(
+    root: Path,
+    challenger: Path,
+    paper: str,
+    profile: str,
+    networks: Path,
+    nodes: list[dag.Node],
+    before: dict[str, str],
+) -> tuple[Judged, Judged]:
+    """Judge a champion's networks as the challenger's were, and measure both in turn.
 
     Args:
         networks: the champion's, a folder for each of `nodes` under the path of its output.
         nodes: the stages that make the networks.
+        before: the verdicts that the champion had.
+
+    Returns:
+        Champion and challenger.
 
     Raises:
-        UserError: today's stages cannot judge them.
+        UserError: today's stages cannot judge the champion's networks.
     """
-    tree = tree_of(root, paper, "champion")
+    if lacking := [node.name for node in nodes if not (networks / node.folder).is_dir()]:
+        raise UserError(
+            f"the champion of {paper} has no networks of {', '.join(lacking)}: it was made with "
+            "other seeds or arms; set these back, or put the challenger in use unjudged (--afresh)"
+        )
+    tree = tree_of(root, paper, profile, "champion")
     remove(tree)
     leave = shutil.ignore_patterns(".dvc", ".profiles", ".resume", ".logs", ".spool", "__pycache__")
     # Links, not copies: a stage never writes into a file, it puts another in its place.
     shutil.copytree(challenger, tree, symlinks=True, ignore=leave, copy_function=os.link)
+    _swap(networks, tree, nodes)
+    old = Judged(_run(tree, paper, "evaluate"), _bench(tree, paper), before)
+    _swap(challenger, tree, nodes)
+    new = Judged(_scores(challenger, paper, "evaluate"), None, verdicts(challenger, paper))
+    return old, replace(new, bench=_bench(tree, paper))
+
+
+def _swap(source: Path, tree: Path, nodes: list[dag.Node]) -> None:
     for node in nodes:
         remove(tree / node.folder)
-        shutil.copytree(networks / node.folder, tree / node.folder)
+        shutil.copytree(source / node.folder, tree / node.folder)
+
+
+def _bench(tree: Path, paper: str) -> Any:
+    return _run(tree, paper, "bench") if "bench" in dag.pipeline(tree, paper) else None
+
+
+def _run(tree: Path, paper: str, stage: str) -> Any:
+    """Run a stage that judges, outside DVC; give its scores."""
+    node = dag.node(tree, paper, stage)
+    remove(tree / node.folder)
     env = {**os.environ, "RETORT_TRACKING": "off"}
-    for stage in JUDGES:
-        if stage not in dag.pipeline(tree, paper):
-            continue
-        node = dag.node(tree, paper, stage)
-        remove(tree / node.folder)
-        if child.run([sys.executable, *command(node).split()[1:]], tree, env):
-            raise UserError(
-                f"the champion of {paper} cannot be judged by today's {stage} (see above); it stays"
-            )
-    return tree
+    if child.run([sys.executable, *command(node).split()[1:]], tree, env):
+        raise UserError(
+            f"the champion of {paper} cannot be judged by today's {stage} (see above); it stays, "
+            "unless the challenger is put in use unjudged (--afresh)"
+        )
+    return _scores(tree, paper, stage)
+
+
+def _scores(tree: Path, paper: str, stage: str) -> Any:
+    import pandas
+
+    return pandas.read_parquet(tree / "work" / paper / stage / "scores.parquet")

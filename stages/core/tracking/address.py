@@ -28,6 +28,18 @@ def tracking_uri(root: Path) -> str:
     return f"sqlite:///{root.resolve() / relative[1]}" if relative else uri
 
 
+def artifacts(root: Path) -> str | None:
+    """Where a new experiment's files go: beside the database; None where a server decides.
+
+    A profile's tree may write into the project's database: its files must not lie in that tree.
+    """
+    uri = tracking_uri(root)
+    if uri.startswith("http"):
+        return None
+    home = Path(uri.removeprefix("sqlite:///")).parent if uri.startswith("sqlite:") else root
+    return str(home.resolve() / ARTIFACTS)
+
+
 def server_name(root: Path) -> str:
     """The tracking server for people to read, without user, password or query."""
     uri = tracking_uri(root)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stages.core.tracking.address import ARTIFACTS, relocate, tracking_uri, why_away
+from stages.core.tracking.address import artifacts, relocate, tracking_uri, why_away
 from stages.core.tracking.drain import ServerAway
 from stages.core.tracking.onnx_interface import interface, noise
 from stages.core.tracking.spool import flatten
@@ -45,6 +45,17 @@ class _Run:
     new: set[str] = field(default_factory=set)
     """Runs that this process has made: nothing is known of them that is not in `known`."""
     params: dict[str, str] = field(default_factory=dict)
+
+
+def experiment(client: Any, root: Path, paper: str) -> str:
+    """The id of a paper's experiment, made or brought back where it is not there."""
+    found = client.get_experiment_by_name(paper)
+    if found and found.lifecycle_stage == "deleted":
+        client.restore_experiment(found.experiment_id)
+    if found:
+        return str(found.experiment_id)
+    home = artifacts(root)
+    return str(client.create_experiment(paper, home and f"{home}/{paper}"))
 
 
 class MlflowSink:
@@ -116,14 +127,7 @@ class MlflowSink:
 
     def _experiment(self, paper: str) -> str:
         if paper not in self.experiments:
-            found = self.client.get_experiment_by_name(paper)
-            if found and found.lifecycle_stage == "deleted":
-                self.client.restore_experiment(found.experiment_id)
-            # A server over HTTP decides itself where its files lie.
-            place = None if self.uri.startswith("http") else str(self.root / ARTIFACTS / paper)
-            self.experiments[paper] = (
-                found.experiment_id if found else self.client.create_experiment(paper, place)
-            )
+            self.experiments[paper] = experiment(self.client, self.root, paper)
         return self.experiments[paper]
 
     def _search(self, experiment: str, key: str) -> tuple[Any, list[Any]]:

@@ -18,10 +18,13 @@ from typing import Any
 
 from stages.core.errors import UserError
 from stages.core.files import read_json, write_json
-from stages.core.tracking.address import ARTIFACTS, server_name, tracking_uri, why_away
-from stages.core.tracking.mlflow_sink import SETTINGS
+from stages.core.tracking.address import server_name, tracking_uri, why_away
+from stages.core.tracking.mlflow_sink import SETTINGS, experiment
 
 ALIAS = "champion"
+USED = "retort.in_use"
+"""Tag of a version that is or was the champion; set after the alias."""
+REPLACED = "retort.replaced"
 NETWORKS, VERDICTS, DECISION = "networks", "verdicts.json", "decision.json"
 
 
@@ -37,27 +40,33 @@ class Version:
     run: str
     tags: Mapping[str, str]
 
+    @property
+    def used(self) -> bool:
+        """Whether it is or was the champion."""
+        return USED in self.tags
+
 
 class Registry:
-    """The models of one paper.
+    """The models of one paper in one profile: networks of another size are no rivals.
 
     Raises:
         UserError: the tracking server is away; nothing can be decided without it.
     """
 
-    def __init__(self, root: Path, paper: str) -> None:
+    def __init__(self, root: Path, paper: str, profile: str) -> None:
         self.root, self.paper = root.resolve(), paper
-        self.uri, self.name = tracking_uri(root), paper.replace("/", "-")
-        if why := why_away(self.uri):
+        self.name = paper.replace("/", "-") + ("" if profile == "desk" else f"-{profile}")
+        uri = tracking_uri(root)
+        if why := why_away(uri):
             raise UserError(f"the registry is away ({server_name(root)}: {why}); try again later")
         for name, value in SETTINGS.items():
             os.environ.setdefault(name, value)
         from mlflow.tracking import MlflowClient
 
-        self.client = MlflowClient(self.uri)
+        self.client = MlflowClient(uri)
 
     def champion(self) -> Version | None:
-        """The version in use; None where there is none yet."""
+        """The version in use; None where there is none."""
         from mlflow.exceptions import MlflowException
 
         try:
@@ -68,24 +77,22 @@ class Registry:
             raise
         return _version(found)
 
-    def latest(self) -> Version | None:
-        """The version that was registered last, in use or not."""
+    def versions(self) -> list[Version]:
+        """All that were registered, the last one last."""
         found = self.client.search_model_versions(f"name = '{self.name}'")
-        return _version(max(found, key=lambda v: int(v.version))) if found else None
+        return sorted(map(_version, found), key=lambda version: int(version.number))
 
-    def version(self, number: str) -> Version:
-        """A version by its number.
+    def once_used(self, number: str) -> Version:
+        """A version that is or was the champion, by its number.
 
         Raises:
             UserError: there is none; names those that there are.
         """
-        found = {
-            str(v.version): v for v in self.client.search_model_versions(f"name = '{self.name}'")
-        }
-        if number not in found:
-            there = ", ".join(sorted(found, key=int)) or "none"
-            raise UserError(f"{self.paper} has no version {number} in the registry; there: {there}")
-        return _version(found[number])
+        used = {version.number: version for version in self.versions() if version.used}
+        if number not in used:
+            there = ", ".join(used) or "none"
+            raise UserError(f"{self.name}: version {number} never was in use; these were: {there}")
+        return used[number]
 
     def fetch(self, version: Version, folder: Path) -> tuple[Path, dict[str, str]]:
         """A version's networks, in a folder below `folder`, and the verdicts that it had."""
@@ -109,48 +116,56 @@ class Registry:
             tags: its lineage.
         """
         marks = {**{f"retort.{k}": v for k, v in tags.items()}, "mlflow.runName": "retrain"}
-        run = self.client.create_run(self._experiment(), tags=marks).info
-        for name, folder in networks.items():
-            self.client.log_artifacts(run.run_id, str(folder), f"{NETWORKS}/{name}")
+        place = experiment(self.client, self.root, self.paper)
+        run = self.client.create_run(place, tags=marks).info
+        try:
+            for name, folder in networks.items():
+                self.client.log_artifacts(run.run_id, str(folder), f"{NETWORKS}/{name}")
+            self._describe(run.run_id, texts, verdicts, decision)
+        except BaseException:
+            self.client.set_terminated(run.run_id, "FAILED")
+            raise
+        self.client.set_terminated(run.run_id)
+        if not self.client.search_registered_models(f"name = '{self.name}'"):
+            self.client.create_registered_model(self.name)
+        source = f"{run.artifact_uri}/{NETWORKS}"
+        made = self.client.create_model_version(self.name, source, run.run_id, tags=marks)
+        return _version(made)
+
+    def _describe(
+        self,
+        run: str,
+        texts: Mapping[str, Path],
+        verdicts: Mapping[str, str],
+        decision: Mapping[str, Any],
+    ) -> None:
         for name, path in texts.items():
             place = Path(name).parent.as_posix()
-            self.client.log_artifact(run.run_id, str(path), None if place == "." else place)
+            self.client.log_artifact(run, str(path), None if place == "." else place)
         with tempfile.TemporaryDirectory() as own:
             for name, value in ((VERDICTS, verdicts), (DECISION, decision)):
                 write_json(Path(own) / name, value)
-                self.client.log_artifact(run.run_id, str(Path(own) / name))
+                self.client.log_artifact(run, str(Path(own) / name))
         for finding in decision["findings"]:
             for end in ("value", "low", "high", "bound"):
                 if finding[end] is not None:
                     name = f"{finding['kind']}/{finding['what']}/{end}"
-                    self.client.log_metric(run.run_id, name, finding[end])
-        self.client.set_terminated(run.run_id)
-        if not self.client.search_registered_models(f"name = '{self.name}'"):
-            self.client.create_registered_model(self.name)
-        made = self.client.create_model_version(
-            self.name, f"{run.artifact_uri}/{NETWORKS}", run.run_id, tags=marks
-        )
-        return _version(made)
+                    self.client.log_metric(run, name, finding[end])
 
     def promote(self, version: Version, replaced: Version | None) -> None:
         """Put a version in use; the one that it replaces is kept in mind for a way back."""
         if replaced is not None:
-            self.client.set_model_version_tag(
-                self.name, version.number, "retort.replaced", replaced.number
-            )
+            self._tag(version, REPLACED, replaced.number)
         self.client.set_registered_model_alias(self.name, ALIAS, version.number)
+        self._tag(version, USED, "yes")
 
-    def _experiment(self) -> str:
-        found = self.client.get_experiment_by_name(self.paper)
-        if found:
-            return str(found.experiment_id)
-        place = None if self.uri.startswith("http") else str(self.root / ARTIFACTS / self.paper)
-        return str(self.client.create_experiment(self.paper, place))
+    def _tag(self, version: Version, key: str, value: str) -> None:
+        self.client.set_model_version_tag(self.name, version.number, key, value)
 
 
 @contextmanager
 def talking() -> Iterator[None]:
-    """Within the block, what the registry refuses is told in one message.
+    """Within the block, what the registry fails at is told in one message.
 
     Raises:
         UserError: the registry did not do what it was asked for.
@@ -159,9 +174,9 @@ def talking() -> Iterator[None]:
 
     try:
         yield
-    except MlflowException as error:
+    except (MlflowException, ConnectionError, TimeoutError) as error:
         why = str(error).splitlines()[0]
-        raise UserError(f"the registry refused: {why}; the champion is the one it says") from error
+        raise UserError(f"the registry failed: {why}; the champion is the one it says") from error
 
 
 def _version(found: Any) -> Version:

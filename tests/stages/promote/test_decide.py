@@ -16,12 +16,13 @@ from stages.promote.decide import Decision, Finding, Judged, decide
 from stages.promote.settings import Settings, load, with_data_of
 
 ROOT = Path(__file__).resolve().parents[3]
+MEAN = {"aggregate": "mean"}
 SETTINGS = Settings.model_validate(
     {
         "variant": "small",
         "quality": [
-            {"metric": "error", "aggregate": "mean", "compare": "ratio", "margin": 0.05},
-            {"metric": "gain", "aggregate": "mean", "compare": "difference", "margin": 0.2},
+            {"metric": "error", "condition": None, **MEAN, "compare": "ratio", "margin": 0.05},
+            {"metric": "gain", "condition": None, **MEAN, "compare": "difference", "margin": 0.2},
         ],
         "cost": [{"metric": "latency_ms", "margin": 0.1}],
         "now": {},
@@ -151,6 +152,41 @@ def test_the_data_of_a_day_are_asked_for_where_the_settings_say() -> None:
     assert values["p"]["prepare"]["until"] is None
 
 
+def test_a_star_stands_for_every_name() -> None:
+    from datetime import date
+
+    values = {"p": {"a": {"until": None}, "b": {"until": "x"}, "c": {"rows": 3}}}
+    settings = SETTINGS.model_copy(update={"now": {"p.*.until": "today"}})
+    made = with_data_of(values, settings, date(2026, 11, 23))
+    day = {"until": "2026-11-23"}
+    assert made == {"p": {"a": day, "b": day, "c": {"rows": 3}}}
+
+
+def test_one_condition_may_be_what_counts() -> None:
+    """Elsewhere the challenger is as good as ever: an average would hide what it lost."""
+    worse = judged()
+    hard = worse.evaluate["condition"] == "hard"
+    worse.evaluate.loc[hard & (worse.evaluate["metric"] == "error"), "value"] *= 1.06
+    assert decide(SETTINGS, judged(), worse).outcome == "promoted"
+    own = SETTINGS.quality[0].model_copy(update={"condition": "hard"})
+    strict = SETTINGS.model_copy(update={"quality": [own]})
+    assert decide(strict, judged(), worse).outcome == "refused"
+    own = own.model_copy(update={"condition": "odd"})
+    with pytest.raises(UserError, match="no condition 'odd'; there: easy, hard"):
+        decide(SETTINGS.model_copy(update={"quality": [own]}), judged(), worse)
+
+
+def test_what_cannot_be_compared_is_told() -> None:
+    other = judged()
+    fewer = other.evaluate[other.evaluate["seed"] < 2].assign(seed=lambda t: t["seed"] + 7)
+    with pytest.raises(UserError, match="no pair among them"):
+        decide(SETTINGS, judged(), Judged(fewer, other.bench, {}))
+    assert other.bench is not None
+    easy = other.bench[other.bench["condition"] == "easy"]
+    with pytest.raises(UserError, match="'latency_ms' of both in other places"):
+        decide(SETTINGS, judged(), Judged(other.evaluate, easy, {}))
+
+
 def test_settings_that_are_wrong_are_refused(tmp_path: Path) -> None:
     (tmp_path / "pipelines/p").mkdir(parents=True)
     dvc = "stages:\n  cut:\n    matrix: {variant: [small]}\n    cmd: x\n    deps: []\n"
@@ -164,10 +200,11 @@ def test_settings_that_are_wrong_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"(?s)quality: .*now\.p\.until: .*odd: ") as caught:
         load(tmp_path, "p", {})
     assert "p/retrain.yaml" in str(caught.value)
-    good = "quality: [{metric: m, aggregate: mean, compare: ratio, margin: 0.1}]\ncost: []\n"
+    good = "{metric: m, condition: null, aggregate: mean, compare: ratio, margin: 0.1}"
+    good = f"quality: [{good}]\ncost: []\n"
     path.write_text(f"variant: huge\n{good}now: {{}}\n")
     with pytest.raises(UserError, match="variant 'huge' is made by no stage of p"):
         load(tmp_path, "p", {})
     path.write_text(f"variant: small\n{good}now: {{p.since: today}}\n")
-    with pytest.raises(UserError, match=r"p\.since"):
+    with pytest.raises(UserError, match=r"now: the parameters have no p\.since"):
         load(tmp_path, "p", {"p": {"until": None}})
