@@ -60,8 +60,8 @@ smoke: $(STAMP) ## every paper and every kind of arm, tiny, in minutes
 bench: $(STAMP) ## measure times and memory again on this device
 	@$(BIN)/python -m stages measure $(PAPERS)
 
-serve: $(STAMP) ## MLflow, Prefect and the report on loopback; Ctrl-C ends all
-	@$(BIN)/python -m stages serve
+serve: $(STAMP) ## MLflow, Prefect and the report on loopback; Ctrl-C ends all (LAB=1: PostgreSQL, passwords)
+	@$(BIN)/python -m stages serve $(if $(LAB),--lab)
 
 retrain: $(STAMP) ## make a paper's network anew (PAPER=merlin), and decide if it is used (DRY=1: say what would run)
 	@$(BIN)/python -m stages retrain $(PAPER) $(if $(DRY),--dry-run) $(SIDE)

@@ -1,4 +1,7 @@
-"""`make serve`: MLflow, Prefect and the report, on loopback, until Ctrl-C."""
+"""`make serve`: MLflow, Prefect and the report, on loopback, until Ctrl-C.
+
+With a `Lab`, MLflow and Prefect stand on PostgreSQL, ask for a password, and listen where it says.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,15 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from rich.console import Console
 
+from stages.core import lab_database
+from stages.core.errors import UserError
+from stages.core.lab import ADMIN, PASSWORD, REFUSED, Lab
 from stages.core.tracking.address import (
     relocate,
     run_pages,
@@ -42,6 +48,7 @@ class Server:
     Attributes:
         health: path that answers 200 once it is up.
         log: file below work/.logs.
+        hint: what programs that use it must be told.
     """
 
     name: str
@@ -50,9 +57,12 @@ class Server:
     health: str
     log: str
     env: Mapping[str, str]
+    hint: str = ""
 
 
-def serve(root: Path, mlflow_port: int, report_port: int, prefect_port: int) -> int:
+def serve(
+    root: Path, mlflow_port: int, report_port: int, prefect_port: int, lab: Lab | None = None
+) -> int:
     """Serve until Ctrl-C; a port that is taken is replaced by a free one.
 
     Args:
@@ -60,26 +70,25 @@ def serve(root: Path, mlflow_port: int, report_port: int, prefect_port: int) -> 
         mlflow_port: wished for MLflow's pages.
         report_port: wished for `reports/`.
         prefect_port: wished for Prefect's page and its interface to workers.
+        lab: how a lab's servers run; None for SQLite without passwords.
 
     Returns:
         0, or 1 where a server did not come up or ended by itself.
+
+    Raises:
+        UserError: a lab's database, address or password is not to be used as it is.
     """
     console = Console(highlight=False, soft_wrap=True)
     try:
         with _report(root, report_port) as place, contextlib.ExitStack() as stack:
             missing = "" if (root / "reports/index.html").is_file() else " (empty: `make repro`)"
             console.print(f"report   http://{HOST}:{place}/  up{missing}")
-            servers = []
-            if tracking_uri(root).startswith("http"):
-                named = server_name(root)
-                console.print(f"MLflow   {named}  is where MLFLOW_TRACKING_URI points")
+            if lab:
+                console.print(f"PostgreSQL  at {lab.place}: bringing databases up to date …")
+                lab_database.prepare(root, lab)
+                servers = _for_lab(root, lab, mlflow_port, prefect_port)
             else:
-                relocate(root)
-                servers.append(_mlflow(root, _free(mlflow_port)))
-            if os.environ.get("PREFECT_API_URL"):
-                console.print("Prefect  is where PREFECT_API_URL points")
-            else:
-                servers.append(_prefect(root, _free(prefect_port)))
+                servers = _own(root, mlflow_port, prefect_port, console)
             if not servers:
                 threading.Event().wait()
             return _watch({s: stack.enter_context(_running(root, s)) for s in servers}, console)
@@ -88,23 +97,66 @@ def serve(root: Path, mlflow_port: int, report_port: int, prefect_port: int) -> 
         return 0
 
 
-def _mlflow(root: Path, port: int) -> Server:
+def _own(root: Path, mlflow_port: int, prefect_port: int, console: Console) -> list[Server]:
+    """The servers on SQLite, but for those that the environment says are elsewhere."""
+    servers = []
+    if tracking_uri(root).startswith("http"):
+        named = server_name(root)
+        console.print(f"MLflow   {named}  is where MLFLOW_TRACKING_URI points")
+    else:
+        relocate(root)
+        servers.append(_mlflow(root, _free(mlflow_port)))
+    if os.environ.get("PREFECT_API_URL"):
+        console.print("Prefect  is where PREFECT_API_URL points")
+    else:
+        servers.append(_prefect(root, _free(prefect_port)))
+    return servers
+
+
+def _for_lab(root: Path, lab: Lab, mlflow_port: int, prefect_port: int) -> list[Server]:
+    """The servers on PostgreSQL, with passwords."""
+    try:
+        ports = [_free(port, lab.host) for port in (mlflow_port, prefect_port)]
+    except OSError as error:
+        raise UserError(f"--host {lab.host}: nothing can listen there: {error}") from None
+    mlflow, prefect = _mlflow(root, ports[0], lab.host), _prefect(root, ports[1], lab.host)
+    lab.log_in(mlflow.address)
+    user = f"MLFLOW_TRACKING_USERNAME={ADMIN} MLFLOW_TRACKING_PASSWORD=${PASSWORD}"
+    return [
+        replace(
+            mlflow,
+            words=lab.mlflow_words(ports[0]),
+            env={**mlflow.env, **lab.mlflow_env(root)},
+            hint=f"for stages: MLFLOW_TRACKING_URI={mlflow.address} {user}",
+        ),
+        replace(
+            prefect,
+            env={**prefect.env, **lab.prefect_env(prefect.address)},
+            hint=f"{prefect.hint} PREFECT_API_AUTH_STRING={ADMIN}:${PASSWORD}",
+        ),
+    ]
+
+
+def _mlflow(root: Path, port: int, host: str = HOST) -> Server:
     quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "1"}
+    quiet["MLFLOW_BACKEND_STORE_URI"] = tracking_uri(root)
     # No jobs for language models: they would cost a second process.
     quiet["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
     words = server_command(root, port)
-    return Server("MLflow", words, f"http://{HOST}:{port}", "/health", "mlflow.log", quiet)
+    return Server("MLflow", words, f"http://{host}:{port}", "/health", "mlflow.log", quiet)
 
 
-def _prefect(root: Path, port: int) -> Server:
+def _prefect(root: Path, port: int, host: str = HOST) -> Server:
     env = {
         "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{root.resolve()}/prefect.db",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
     }
     words = [sys.executable, "-m", "prefect", "server", "start"]
-    words += ["--host", HOST, "--port", str(port)]
-    return Server("Prefect", words, f"http://{HOST}:{port}", "/api/health", "prefect.log", env)
+    words += ["--host", host, "--port", str(port)]
+    address = f"http://{host}:{port}"
+    hint = f"for `prefect` and workers: PREFECT_API_URL={address}/api"
+    return Server("Prefect", words, address, "/api/health", "prefect.log", env, hint)
 
 
 def _watch(running: dict[Server, subprocess.Popen[bytes]], console: Console) -> int:
@@ -135,12 +187,18 @@ def _watch(running: dict[Server, subprocess.Popen[bytes]], console: Console) -> 
 
 
 def _more(server: Server, console: Console) -> None:
-    """Where a server's pages are that people come for."""
+    """What to tell programs that use a server, and where the pages are that people come for."""
+    if server.hint:
+        console.print(f"         {server.hint}")
     if server.name == "Prefect":
-        console.print(f"         for `prefect` and workers: PREFECT_API_URL={server.address}/api")
         return
     # The start page opens on MLflow's tools for language models: these are the tables of runs.
-    pages = list(run_pages(server.address))
+    try:
+        pages = list(run_pages(server.address))
+    except urllib.error.HTTPError as error:
+        if error.code not in REFUSED:
+            raise
+        raise UserError(f"MLflow at {server.address}: {REFUSED[error.code]}") from None
     for paper, page in pages:
         console.print(f"         {page}  {paper}")
     if not pages:
@@ -207,14 +265,14 @@ def _signal(server: subprocess.Popen[bytes], number: int) -> bool:
     return True
 
 
-def _free(wished: int) -> int:
+def _free(wished: int, host: str = HOST) -> int:
     """`wished` where it can be bound, else a port that is free now."""
     for port in (wished, 0):
         with contextlib.suppress(OSError), socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((HOST, port))
+            probe.bind((host, port))
             return int(probe.getsockname()[1])
-    raise OSError("no free port on loopback")
+    raise OSError("no port is free, or the address is not this machine's")
 
 
 def _healthy(server: Server) -> bool:

@@ -209,14 +209,22 @@ def track(argv: list[str]) -> int:
 
 
 def serve(argv: list[str]) -> int:
+    from stages.core.lab import read_lab
+    from stages.core.serve import HOST
     from stages.core.serve import serve as run
 
     parser = _parser("serve", "MLflow, Prefect and the report on loopback, until Ctrl-C")
     parser.add_argument("--mlflow-port", type=int, default=5000)
     parser.add_argument("--report-port", type=int, default=8000)
     parser.add_argument("--prefect-port", type=int, default=4200)
+    parser.add_argument("--lab", action="store_true", help="on PostgreSQL, with passwords")
+    parser.add_argument("--host", help="with --lab: where MLflow and Prefect listen")
     asked = parser.parse_args(argv)
-    return run(find_root(), asked.mlflow_port, asked.report_port, asked.prefect_port)
+    if asked.host and not asked.lab:
+        parser.error("--host goes with --lab: without it, whoever can connect may do anything")
+    root = find_root()
+    lab = read_lab(root, asked.host or HOST) if asked.lab else None
+    return run(root, asked.mlflow_port, asked.report_port, asked.prefect_port, lab)
 
 
 def clean(argv: list[str]) -> int:

@@ -96,10 +96,13 @@ def relocate(root: Path) -> None:
 
 
 def server_command(root: Path, port: int) -> list[str]:
-    """The command that serves MLflow's pages on loopback."""
+    """The command that serves MLflow's pages on loopback.
+
+    Where the runs are stands in MLFLOW_BACKEND_STORE_URI: an address may hold a password, and all
+    users see the words of a command.
+    """
     words = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
-    words += ["--workers", "1", "--backend-store-uri", tracking_uri(root)]
-    return [*words, "--artifacts-destination", str(root.resolve() / ARTIFACTS)]
+    return [*words, "--workers", "1", "--artifacts-destination", str(root.resolve() / ARTIFACTS)]
 
 
 def run_pages(server: str) -> Iterator[tuple[str, str]]:

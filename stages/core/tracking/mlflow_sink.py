@@ -112,8 +112,17 @@ class MlflowSink:
             raise
 
     def find(self, paper: str, key: str) -> tuple[str, str, dict[str, str]] | None:
-        """Id, status and tags of the run of a key, or None."""
-        run, _ = self._search(self._experiment(paper), key)
+        """Id, status and tags of the run of a key, or None.
+
+        Raises:
+            ServerAway: the server refuses to tell, as where a password is wrong.
+        """
+        from mlflow.exceptions import MlflowException
+
+        try:
+            run, _ = self._search(self._experiment(paper), key)
+        except MlflowException as error:
+            raise ServerAway(f"it refuses: {str(error).splitlines()[0]}") from error
         return (run.info.run_id, run.info.status, run.data.tags) if run else None
 
     def tag(self, run_id: str, tags: dict[str, str]) -> None:
