@@ -9,7 +9,7 @@ import yaml
 
 from stages.core.files import write_text
 from stages.core.repro import wanted
-from stages.core.verify import compared
+from stages.core.twice import compared
 
 VALUES = {"foundations": {"ground": {"teach": {"variants": {"one": {}, "two": {}}}}}}
 
