@@ -67,10 +67,12 @@ def add(
 
 def current(root: Path, paper: str) -> dict[str, dict[str, Any]]:
     """Name -> outcome, of the stages whose entry of dvc.lock is still the one compared."""
-    lock = entries(root, paper)
+    stages = read(root, paper)["stages"]
+    # The board asks this of every paper at each page, and a dvc.lock is long.
+    lock = entries(root, paper) if stages else {}
     return {
         name: outcome
-        for name, outcome in read(root, paper)["stages"].items()
+        for name, outcome in stages.items()
         if name in lock and outcome["lock"] == digests.of_value(lock[name])
     }
 

@@ -104,10 +104,13 @@ def _verify(root: Path, wanted: list[dag.Node], nodes: list[dag.Node], console: 
 def _comparable(root: Path, nodes: list[dag.Node], console: Console) -> Iterator[dag.Node]:
     """Stages whose command, parameters and code are those that dvc.lock recorded; says the rest."""
     changed = repro.changes(root)
+    papers = {node.paper for node in nodes}
+    timed = {paper: verified.timed_stages(root, paper) for paper in papers}
+    lock = {paper: recorded.entries(root, paper) for paper in papers}
     for node in nodes:
-        if node.stage in verified.timed_stages(root, node.paper):
+        if node.stage in timed[node.paper]:
             continue
-        if node.name not in recorded.entries(root, node.paper):
+        if node.name not in lock[node.paper]:
             console.print(f"{node.paper}:{node.name}: left out, never ran here")
         elif edited := list(_edited(node, changed.get(node.address, []))):
             console.print(f"{node.paper}:{node.name}: left out, changed: {', '.join(edited)}")
@@ -146,7 +149,8 @@ def _within(
     if budget is None:
         console.print(f"{len(nodes)} stages, about {sum(cost.values()) / 60:.0f} min")
         return nodes
-    done = {n for n in nodes if n.name in verified.current(root, n.paper)}
+    current = {paper: verified.current(root, paper) for paper in {n.paper for n in nodes}}
+    done = {n for n in nodes if n.name in current[n.paper]}
     claims = backing(root, nodes, values)
     left, taken = budget, []
     for node in sorted(cost, key=lambda n: (n in done, -claims[n.address], cost[n])):

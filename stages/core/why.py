@@ -17,6 +17,7 @@ from stages.core import dag, environment, receipts
 from stages.core.errors import UserError
 from stages.core.files import read_json
 from stages.core.params import lookup, read_yaml
+from stages.core.recorded import entries
 from stages.core.repro import changes, overlap, wanted
 
 SHOWN = 4
@@ -84,8 +85,7 @@ def _own(
     """What of the stage itself changed; `made`: stages that will make an input anew."""
     if not changed:
         return
-    lock = root / "pipelines" / node.paper / "dvc.lock"
-    recorded = (read_yaml(lock)["stages"] if lock.is_file() else {}).get(node.name)
+    recorded = entries(root, node.paper).get(node.name)
     if recorded is None:
         yield "never ran here"
         return
