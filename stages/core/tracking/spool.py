@@ -212,10 +212,13 @@ class Tracker:
         name = "/".join(f for f in folders if not re.fullmatch(r"seed\d+", f))
         with path.open(newline="") as opened:
             for row in csv.DictReader(opened):
-                step = int(float(row.pop("step")))
+                # A network quantized block by block has a curve for each, counted in epochs.
+                step = row.pop("step", None) or row.pop("epoch")
+                block = row.pop("block", "")
                 for column, text in row.items():
-                    label = f"{name}/{column}" if name else column
-                    self.metric(label, float(text), step, seeds[0] if seeds else None)
+                    label = "/".join(part for part in (name, block, column) if part)
+                    own = seeds[0] if seeds else None
+                    self.metric(label, float(text), int(float(step)), own)
 
     @_never_raises
     def close(self, status: str, message: str = "") -> None:

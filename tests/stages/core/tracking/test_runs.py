@@ -94,6 +94,21 @@ def test_curves_of_a_restored_stage_come_from_its_files(project: Path) -> None:
     assert "made/pictures/a.svg" in artifacts(project, found["prune@random-0-1"])
 
 
+def test_a_network_learned_block_by_block_has_a_curve_for_each(project: Path) -> None:
+    folder = outputs(project / "out")
+    (folder / "W4A4/seed0").mkdir(parents=True)
+    lines = ["block,epoch,loss", "blocks.0,1,2.5", "blocks.0,2,1.5", "blocks.1,1,0.5"]
+    (folder / "W4A4/seed0/curve.csv").write_text("\n".join(lines) + "\n")
+    tracker = opened(project)
+    tracker.results(folder, under="made")
+    tracker.close("FINISHED")
+    assert tracker.error is None
+    drained(project)
+    run = runs(project)["prune@random-0-1 seed 0"]
+    assert history(project, run, "W4A4/blocks.0/loss") == [(1, 2.5), (2, 1.5)]
+    assert history(project, run, "W4A4/blocks.1/loss") == [(1, 0.5)]
+
+
 def test_a_spool_sent_twice_leaves_the_same_runs(project: Path) -> None:
     tracker = opened(project)
     for step in range(300):
