@@ -129,6 +129,10 @@ def test_wrong_names_exit_with_2(folder: Path, words: list[str], parts: list[str
         ("demo.teach.steps", "3", ["'demo.teach.steps' is '3'", "integer"]),
         ("common.threads", 0, ["'common.threads' is 0", "greater than or equal to 1"]),
         ("common.device", "tpu", ["'common.device' is 'tpu'", "'auto', 'cpu' or 'cuda'"]),
+        ("demo.prune.seeds", [0, 1], ["demo.prune.seeds is [0, 1]", '["0-2"]']),
+        ("demo.prune.seeds", "0-2", ["demo.prune.seeds is '0-2'", "a list of texts"]),
+        ("demo.prune.seeds", [], ["demo.prune.seeds is []", "a list of texts"]),
+        ("demo.prune.variants", 3, ["demo.prune.variants is 3", "a mapping"]),
     ],
 )
 def test_wrong_parameters_exit_with_2_and_write_nothing(
@@ -144,8 +148,10 @@ def test_wrong_parameters_exit_with_2_and_write_nothing(
 
 def test_a_missing_input_exits_with_2(folder: Path) -> None:
     project.shutil.rmtree(folder / "work/demo/prepare")
+    files = sorted(p.as_posix() for p in (folder / "work").rglob("*"))
     done = door(folder, "teach", "demo")
     assert done.returncode == 2 and "missing input: work/demo/prepare" in done.stderr
+    assert sorted(p.as_posix() for p in (folder / "work").rglob("*")) == files
 
 
 def test_a_fault_of_the_code_names_the_log_and_leaves_the_old_output(folder: Path) -> None:
@@ -225,3 +231,8 @@ def test_what_dvc_shows_is_of_use(folder: Path) -> None:
     column = next(i for i, name in enumerate(table[0].split(",")) if "demo.teach.steps" in name)
     assert {row.split(",")[column] for row in table[1:]} == {"120", "60"}
     assert "flowchart" in project.run(folder, "dvc", "dag", "--md").stdout
+    numbers = project.run(folder, "dvc", "metrics", "show").stdout
+    assert "work/demo/evaluate/metrics.json" in numbers
+    plots = project.run(folder, "dvc", "plots", "show", "-o", "plots").stdout
+    assert "plots/index.html" in plots
+    assert "teach_curve_csv" in (folder / "plots/index.html").read_text()

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from stages.claims.model import load
-from stages.core import dag, door
+from stages.core import dag, door, repro
 from stages.core.params import build, lookup, read_yaml, tracked_keys
 from stages.core.profiles import overlaid, overlay_path
 from stages.prepare import datalock
@@ -107,6 +107,20 @@ def test_stages_know_no_paper(path: Path) -> None:
     assert not [p for p in imported(path, ROOT) if "pipelines" in p.relative_to(ROOT).parts]
 
 
+def test_mlflow_is_known_in_two_places() -> None:
+    naming = re.compile(r"^\s*(import mlflow|from mlflow)", re.MULTILINE)
+    found = {
+        path.relative_to(ROOT).as_posix()
+        for base in ("stages", "pipelines")
+        for path in (ROOT / base).rglob("*.py")
+        if naming.search(path.read_text(encoding="utf-8"))
+    }
+    assert found == {
+        "stages/core/tracking/mlflow_sink.py",
+        "stages/core/tracking/registry.py",
+    }
+
+
 @pytest.mark.parametrize("paper", PAPERS)
 def test_papers_import_no_other_paper(paper: str) -> None:
     home = ROOT / "pipelines" / paper
@@ -198,6 +212,12 @@ def test_adding_a_variant_touches_no_other_stage() -> None:
     changed = {name for name in before if before[name] != after[name]}
     assert {name.partition("@")[0] for name in changed} == {"evaluate"}
     assert {n.partition("@")[0] for n in set(after) - set(before)} == {"prune"}
+    # What reads all arms runs too; no other arm and nothing before it does.
+    touched = [node for node in own if node.name in changed or "work/sepprune/prune" in node.deps]
+    for node in own:
+        if any(repro.overlap(d, out) for d in node.deps for t in touched for out in t.outs):
+            touched.append(node)
+    assert {node.stage for node in touched} == {"evaluate", "bench", "claims", "page"}
 
 
 def test_bench_never_comes_from_the_run_cache() -> None:

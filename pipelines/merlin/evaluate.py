@@ -142,6 +142,8 @@ def run(params: Params, inputs: Inputs, out: Path, job: Job) -> None:
             write_curve(out / f"curves/rates-{dataset}-{backbone}-{variant}.csv", curve)
     order = [DENSE, *params.variants, PERSISTENCE]
     summary.write_tables(out, blocks, tests, order, [COMPLETE, *params.masks])
+    trained_on = [view for view in params.views if view in params.masks]
+    summary.write_steps(out, table, tests, params.by_horizon, params.horizons, trained_on)
     told = [(n.variant, n.dataset, n.backbone, n.folder) for n in nets]
     summary.write_likeness(out, told, tests)
     pictures.save_all(out, blocks, curves, tests, order, params.views)

@@ -131,6 +131,42 @@ def write_tables(
         )
 
 
+def write_steps(
+    out: Path,
+    table: DataFrame,
+    sets: Mapping[str, Set],
+    variants: Sequence[str],
+    horizons: Sequence[int],
+    views: Sequence[str],
+) -> None:
+    """MAE at some steps ahead, on complete windows and as the mean over the trained rates."""
+    rows: list[dict[str, str]] = []
+    scores = table[table["metric"] == HEADLINE]
+    masks = {"complete": [COMPLETE]} | ({"trained rates": list(views)} if views else {})
+    for (dataset, backbone), own in scores.groupby(["dataset", "backbone"], sort=True):
+        there = set(own["variant"])
+        for variant in (v for v in variants if v in there):
+            mine = own[own["variant"] == variant].groupby("condition")["value"].mean()
+            cells = {
+                f"{name}: step {step}": f"{np.mean([mine[f'{m}|h={step}'] for m in kept]):.4f}"
+                for name, kept in masks.items()
+                for step in horizons
+            }
+            place = {"data set": sets[str(dataset)].title, "net": NETS.get(backbone, backbone)}
+            rows.append({**place, "arm": label(variant), **cells})
+    if rows and horizons:
+        write_csv(out / "steps-ahead.csv", rows)
+        add_exhibit(
+            out,
+            kind="table",
+            name="steps-ahead",
+            file="steps-ahead.csv",
+            title="MAE by steps ahead",
+            caption="Mean over seeds, test blocks and, for the trained rates, masks; in each set's "
+            "unit. RMSE and MAPE by step are among the scores.",
+        )
+
+
 def write_likeness(
     out: Path, nets: Sequence[tuple[str, str, str, Path]], sets: Mapping[str, Set]
 ) -> None:

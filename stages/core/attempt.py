@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -52,6 +52,7 @@ def attempt(
     seconds: float,
     cancel: threading.Event,
     said: Callable[[str], object] = lambda line: None,
+    words: Sequence[str] = (),
 ) -> Outcome:
     """Run one stage through DVC, and nothing that it stands on.
 
@@ -60,12 +61,13 @@ def attempt(
         seconds: after which the attempt is ended and counts as failed.
         cancel: ends the attempt when set.
         said: told each line of output.
+        words: further ones for `dvc repro`, such as --pull.
     """
     begun = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         book, stop = Path(folder) / "failures.jsonl", Path(folder) / "stop"
         process = subprocess.Popen(
-            [sys.executable, "-m", "dvc", "repro", "--single-item", address],
+            [sys.executable, "-m", "dvc", "repro", "--single-item", *words, address],
             cwd=root,
             env={**env, "RETORT_FAILURES": str(book), child.STOP: str(stop)},
             stdin=subprocess.DEVNULL,

@@ -220,6 +220,10 @@ def _explain(left: list[dag.Node], failures: list[dict[str, str]], console: Cons
     console.print("[bold red]not complete:[/]")
     for failure in failures:
         console.print(f"  [bold]{failure['paper']}[/] {failure['stage']}: {failure['message']}")
+    if not failures:
+        console.print(
+            "  no stage said why: one was killed or has a fault; see above, and work/.logs"
+        )
     for paper in dict.fromkeys(node.paper for node in left):
         names = [node.name for node in left if node.paper == paper]
         console.print(f"  [bold]{paper}[/]: still to run: {', '.join(names)}")

@@ -29,15 +29,22 @@ class Machine:
         slots: stages that may still be started beside those that run.
         gpus: device id -> bytes of free memory.
         busy: stages that run.
+        others: slots of other machines, where there are some; what need not be here goes there.
     """
 
     cores: int
     slots: int
     gpus: dict[int, int] = field(default_factory=dict)
     busy: int = 0
+    others: int | None = None
 
     def lease(self, need: Need) -> Lease | None:
         """What `need` asks for, or None where it is not free now."""
+        if self.others is not None and not need.here:
+            if self.others < 1:
+                return None
+            self.others -= 1
+            return Lease(0, 1, None, 0, here=False)
         if need.whole and self.busy:
             return None
         if self.slots < 1 or self.cores < need.cores:
@@ -56,6 +63,10 @@ class Machine:
         return Lease(cores, slots, gpu, need.gpu_bytes)
 
     def give_back(self, lease: Lease) -> None:
+        if not lease.here:
+            assert self.others is not None
+            self.others += lease.slots
+            return
         self.cores += lease.cores
         self.slots += lease.slots
         self.busy -= 1
@@ -70,11 +81,13 @@ class Need:
     Attributes:
         whole: whether nothing may run beside it.
         gpu_bytes: memory of one GPU; 0 for none.
+        here: whether it must run on the caller's own machine.
     """
 
     cores: int
     whole: bool = False
     gpu_bytes: int = 0
+    here: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,6 +98,7 @@ class Lease:
     slots: int
     gpu: int | None
     gpu_bytes: int
+    here: bool = True
 
 
 class Schedule:
@@ -160,7 +174,7 @@ class Schedule:
             if lease is not None:
                 self.states[address] = "running"
                 taken.append((address, lease))
-            elif self.needs[address].whole:
+            elif self.needs[address].whole and machine.others is None:
                 break
         return taken
 

@@ -1,4 +1,4 @@
-"""The one module that knows MLflow: an experiment per paper, a run per stage and variant.
+"""Runs in MLflow, which only this and `registry` know: an experiment per paper, a run per stage.
 
 Everything here may be done twice: a run is found by its key, a point by run, name and step, so a
 spool that was half sent, or is sent again, leaves the same runs.

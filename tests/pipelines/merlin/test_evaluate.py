@@ -153,7 +153,7 @@ def test_files_curves_and_pictures(finished):
     listed = json.loads((out / "exhibits.json").read_text())
     assert {entry["name"] for entry in listed} == {
         "errors-roads-stid", "rates-roads-stid", "versus-roads-stid", "similarity-roads-stid",
-        "likeness", "forecast",
+        "steps-ahead", "likeness", "forecast",
     }  # fmt: skip
     alt = next(entry["alt"] for entry in listed if entry["name"] == "forecast")
     assert "mcar-75" in alt and "teacher" in alt and "mph" in alt
@@ -169,6 +169,16 @@ def test_a_table_shows_the_mean_of_the_scores(finished, table):
     assert head == ["arm", "complete", *MASKS]
     value = part(table, variant="merlin", condition="changing", metric="mae")["value"].mean()
     assert merlin.split(",")[head.index("changing")] == f"{value:.4f}"
+
+
+def test_steps_ahead_are_shown_by_set_and_arm(finished, table):
+    lines = (finished[1] / "steps-ahead.csv").read_text().splitlines()
+    head, merlin = lines[0].split(","), next(x.split(",") for x in lines if ",Merlin," in x)
+    assert head[3:] == [f"{m}: step {h}" for m in ("complete", "trained rates") for h in (1, 4)]
+    conditions = [f"{view}|h=4" for view in VIEWS]
+    rows = table[table["condition"].isin(conditions)]
+    value = part(rows, variant="merlin", metric="mae")["value"].mean()
+    assert merlin[head.index("trained rates: step 4")] == f"{value:.4f}"
 
 
 def test_excess_over_the_control_is_paired_by_window_block():

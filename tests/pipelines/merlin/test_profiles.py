@@ -25,7 +25,7 @@ ARMS = ("merlin", "mixed_l1", "impute_last", "merlin_mask")
 SHORT: dict[str, Any] = {
     "teach": {"valid_windows": 2},
     "distill": {"seeds": ["0-1"], "epoch_updates": 1, "valid_windows": 2},
-    "evaluate": {"stride": 1, "blocks": 2, "horizons": [12]},
+    "evaluate": {"stride": 1, "blocks": 2, "horizons": [12], "by_horizon": ["dense", "merlin"]},
     "bench": {
         "variants": ["merlin", "mixed_l1"], "seeds": [0], "threads": [1], "rounds": 1,
         "repeats": 1, "warmup": 1, "train_step": {"batch": 2, "warmup": 1, "repeats": 1},

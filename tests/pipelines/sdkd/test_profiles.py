@@ -26,6 +26,7 @@ SHORT: dict[str, Any] = {
     "prepare": {"trajectories": {"train": 2, "valid": 1, "test": 2}},
     "calibrate": {"batch": 2},
     "tune": {"seeds": [0], "steps": 1, "grid": {"rates": [1.0], "one": [1.0], "two": [[1.0, 1.0]]}},
+    "gate": {"less": None},  # after one step no teacher is any good
     "distill": {"seeds": ["0-1"]},
     "bench": {
         "variants": ["sdkd_output"], "seeds": [0], "threads": [1], "rounds": 1, "repeats": 1,

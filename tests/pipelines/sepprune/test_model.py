@@ -288,6 +288,14 @@ def test_a_cut_net_is_loaded_from_its_config(net: Separator, tmp_path: Path) -> 
     assert [group.size for group in loaded.groups()] == [len(kept) for kept in keep.values()]
 
 
+def test_trap_13_a_key_that_is_missing_is_no_silent_default(net: Separator, tmp_path: Path) -> None:
+    weights = dict(list(net.state_dict().items())[1:])
+    save_file(weights, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(net.config))
+    with pytest.raises(RuntimeError, match="Missing key"):
+        load(tmp_path)
+
+
 @pytest.mark.parametrize("name", SMALL)
 def test_the_exported_net_agrees(name: str, tmp_path: Path) -> None:
     net, example = small(name), (torch.randn(1, 320),)
