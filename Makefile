@@ -13,6 +13,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED = false
 export PATH := $(abspath $(BIN)):$(PATH)
 PAPERS := $(foreach paper,$(PAPER),--paper $(paper))
 SIDE := $(if $(JOBS),--jobs $(JOBS))
+ELSEWHERE := $(if $(CLUSTER),--cluster $(CLUSTER))
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
@@ -22,6 +23,7 @@ help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 	@echo "PAPER=sepprune limits repro, smoke, bench and verify to one paper."
 	@echo "JOBS=2 has repro and smoke run two stages at a time."
+	@echo "CLUSTER=tcp://host:8786 has repro run stages on a Dask cluster."
 	@echo "PROFILE=smoke has verify run that profile twice from nothing and compare."
 
 $(STAMP): pyproject.toml constraints.txt
@@ -39,7 +41,7 @@ fetch: $(STAMP)
 	@$(BIN)/python -m stages fetch
 
 repro: $(STAMP) fetch ## reproduce every paper (or PAPER=…) up to its verdicts and report
-	@$(BIN)/python -m stages repro $(PAPERS) $(SIDE)
+	@$(BIN)/python -m stages repro $(PAPERS) $(SIDE) $(ELSEWHERE)
 
 test: $(STAMP) ## the test suite (TESTS=path for a part of it)
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not long" $(TESTS)

@@ -12,7 +12,7 @@ import os
 import queue
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -28,10 +28,11 @@ from prefect.tasks import exponential_backoff
 from rich.console import Console
 
 from stages.core import dag, receipts, warm
-from stages.core.attempt import Outcome, attempt
+from stages.core.attempt import Outcome
+from stages.core.cluster.caller import Cluster, Here
 from stages.core.live import Live, shown
 from stages.core.params import read_yaml
-from stages.core.schedule import Lease, Machine, Need, Schedule
+from stages.core.schedule import WHOLE, Lease, Machine, Need, Schedule
 
 TRIES = 3
 """Of a stage whose failure may pass."""
@@ -65,15 +66,13 @@ def _may_pass(_: object, run: object, state: Any) -> bool:
     retry_condition_fn=_may_pass,
     persist_result=False,
 )
-def run_stage(
-    address: str, root: str, env: dict[str, str], seconds: float, cancel: Any, said: Any
-) -> Outcome:
-    """One stage through DVC; Prefect has it as a task of its own.
+def run_stage(address: str, run: Callable[[], Outcome], cancel: Any) -> Outcome:
+    """One stage through DVC, here or elsewhere; Prefect has it as a task of its own.
 
     Raises:
         Passing, Failed: with the outcome as its argument.
     """
-    done = attempt(Path(root), address, env, seconds=seconds, cancel=cancel, said=said)
+    done = run()
     if done.state == "failed":
         raise (Passing if done.passing and not cancel.is_set() else Failed)(done)
     return done
@@ -81,13 +80,19 @@ def run_stage(
 
 @flow(name="reproduce", persist_result=False, validate_parameters=False)
 def reproduce(
-    papers: list[str] | None = None, jobs: int = 2, root: str = ".", stages: list[str] | None = None
+    papers: list[str] | None = None,
+    jobs: int = 2,
+    root: str = ".",
+    stages: list[str] | None = None,
+    cluster: str | None = None,
 ) -> list[dict[str, str]]:
     """Run what must run of `papers`, up to `jobs` stages at a time.
 
     Args:
         papers: all when empty.
         stages: addresses of the stages that must run, where the caller knows them.
+        cluster: address of a Dask scheduler, whose workers then run all stages but bench and those
+            of the report; as many at a time as there are workers, whatever `jobs` says.
 
     Returns:
         The failures: paper, stage and message of each.
@@ -97,20 +102,25 @@ def reproduce(
     base = Path(root).resolve()
     values = read_yaml(base / "params.yaml")
     chosen = papers or dag.papers(base)
-    nodes = wanted(base, chosen, values)
+    every = wanted(base, chosen, values)
     if stages is None:
         stages = [node.address for node in planned(base, chosen)]
-    nodes = [node for node in nodes if node.address in stages]
+    nodes = [node for node in every if node.address in stages]
     known = {node.address: receipts.read(base, node) for node in nodes}
     seconds = {address: own["seconds"] for address, own in known.items() if own}
     threads = values["common"]["threads"]
     machine = Machine(max(os.cpu_count() or 1, threads), jobs, gpus(values["common"]["device"]))
     whole = max(machine.gpus.values(), default=0)
-    needs = {n.address: Need(threads, n.stage == "bench", whole) for n in nodes}
+    stay = {n.address for n in nodes if n.stage in (*WHOLE, *dag.REPORTED)}
+    needs = {n.address: Need(threads, n.stage in WHOLE, whole, n.address in stay) for n in nodes}
     schedule = Schedule(nodes, seconds, needs)
     live = Live(schedule, jobs, Console(highlight=False, soft_wrap=True))
-    with warm.kept(base, threads) as extra, shown(live):
-        failures = _drive(schedule, machine, live, base, {**os.environ, **extra})
+    with warm.kept(base, threads) as extra, contextlib.ExitStack() as stack:
+        run: Here | Cluster = Here(base, {**os.environ, **extra})
+        if cluster:
+            run = stack.enter_context(Cluster(cluster, run, every, {*stages} - stay))
+        stack.enter_context(shown(live))
+        failures = _drive(schedule, machine, live, run)
     _tell(schedule, base, chosen)
     return failures
 
@@ -149,7 +159,7 @@ def retrain(
 
 
 def _drive(
-    schedule: Schedule, machine: Machine, live: Live, root: Path, env: dict[str, str]
+    schedule: Schedule, machine: Machine, live: Live, run: Here | Cluster
 ) -> list[dict[str, str]]:
     """Start stages as they become ready, until nothing is left; end all when interrupted."""
     cancel = threading.Event()
@@ -158,11 +168,15 @@ def _drive(
     running = 0
 
     def submit(address: str, lease: Lease) -> None:
-        own = env if lease.gpu is None else {**env, "CUDA_VISIBLE_DEVICES": str(lease.gpu)}
         limit = max(LEAST_SECONDS, PATIENCE * schedule.seconds[address])
         live.start(address)
+        node = schedule.nodes[address]
         future = run_stage.submit(
-            address, str(root), own, limit, cancel, lambda line: live.say(address, line)
+            address,
+            lambda: run.stage(
+                node, lease, limit=limit, cancel=cancel, said=lambda line: live.say(address, line)
+            ),
+            cancel,
         )
         future.add_done_callback(lambda done: ended.put((address, lease, done)))
 
@@ -181,6 +195,9 @@ def _drive(
     with _progress(schedule) as tell:
         try:
             while not schedule.over:
+                machine.others = run.others()
+                if machine.others == 0 and not running:
+                    live.wait("workers: `python -m stages join` in a clone of its own")
                 for address, lease in schedule.start(machine):
                     submit(address, lease)
                     running += 1

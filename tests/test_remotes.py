@@ -1,4 +1,4 @@
-"""Results shared through a server: OpenSSH's, and S3's protocol (moto's server, a mock)."""
+"""Results shared through a server: OpenSSH's, WebDAV's (wsgidav), S3's protocol (moto, a mock)."""
 
 from __future__ import annotations
 
@@ -102,7 +102,24 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], None]]:
         assert list(bucket.objects.filter(Prefix="store/")), "nothing was stored"
 
 
-@pytest.mark.parametrize("kind", ["ssh", "s3"])
+@pytest.fixture
+def webdav(tmp_path: Path) -> Iterator[Callable[[Path], None]]:
+    """Names a WebDAV remote in a clone."""
+    home, port = tmp_path / "dav", free_port()
+    home.mkdir()
+    words = ["--host", "127.0.0.1", "--port", str(port), "--root", str(home)]
+
+    def name(clone: Path) -> None:
+        url = f"webdav://127.0.0.1:{port}/store"
+        project.run(clone, "dvc", "remote", "add", "-d", "-f", "store", url)
+
+    server = [sys.executable, "-m", "wsgidav.server.server_cli", *words, "--auth", "anonymous"]
+    with serving(port, *server):
+        yield name
+    assert any((home / "store").rglob("*")), "nothing was stored"
+
+
+@pytest.mark.parametrize("kind", ["ssh", "webdav", "s3"])
 def test_a_reviewer_pulls_every_output_and_nothing_runs(
     kind: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

@@ -66,10 +66,12 @@ def attempt(
     begun = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         book, stop = Path(folder) / "failures.jsonl", Path(folder) / "stop"
+        path = os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", os.defpath)])
         process = subprocess.Popen(
             [sys.executable, "-m", "dvc", "repro", "--single-item", *words, address],
             cwd=root,
-            env={**env, "RETORT_FAILURES": str(book), child.STOP: str(stop)},
+            # DVC's commands say `python`: that must be the one that runs this.
+            env={**env, "PATH": path, "RETORT_FAILURES": str(book), child.STOP: str(stop)},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

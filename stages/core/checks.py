@@ -9,7 +9,31 @@ from typing import Any
 
 from stages.core import dag
 from stages.core.errors import UserError
-from stages.core.params import Common, build
+from stages.core.params import Common, build, lookup
+
+
+def refuse_wrong_matrices(root: Path, values: dict[str, Any], papers: Iterable[str]) -> None:
+    """Refuse variants and ranges of seeds that cannot be names of stages, such as `seeds: [0, 1]`.
+
+    Raises:
+        UserError: names the key, what stands there, and the form that it needs.
+    """
+    for paper in papers:
+        for entry in dag.pipeline(root, paper).values():
+            for axis, source in entry.get("matrix", {}).items():
+                path = re.fullmatch(r"\$\{(.+)\}", source) if isinstance(source, str) else None
+                if path:
+                    _refuse_cells(axis, path[1], lookup(values, path[1]))
+
+
+def _refuse_cells(axis: str, key: str, cells: Any) -> None:
+    fits = isinstance(cells, list | dict) and all(isinstance(cell, str) for cell in cells)
+    if cells and fits:
+        return
+    form = 'a list of texts, as in ["0-2"]' if axis == "seeds" else "a mapping, {name: {…}}"
+    raise UserError(
+        f"params.yaml: {key} is {cells!r}; its entries become names of stages: write {form}"
+    )
 
 
 def refuse_unread_keys(root: Path, values: dict[str, Any]) -> None:

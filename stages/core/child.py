@@ -12,6 +12,8 @@ from pathlib import Path
 
 STOP = "RETORT_STOP"
 """Environment variable: a file that is there once a run was interrupted."""
+TAKE_HOME = "RETORT_TAKE_HOME"
+"""Environment variable: DVC is to find a stage's result, and the stage is not to run."""
 
 
 def run(command: Sequence[str], cwd: Path, env: Mapping[str, str] | None = None) -> int:

@@ -144,37 +144,19 @@ def _keys_of(file: str, entries: list[dict[str, list[str]]]) -> list[str]:
 
 
 def nodes(root: Path, paper: str, values: dict[str, Any]) -> list[Node]:
-    """All stages of a paper in the order of its dvc.yaml, matrices expanded.
-
-    Raises:
-        UserError: a matrix names what params.yaml does not have, or not as names.
-    """
+    """All stages of a paper in the order of its dvc.yaml, matrices expanded."""
+    from stages.core.params import lookup
 
     found = []
     for stage, entry in pipeline(root, paper).items():
         matrix = entry.get("matrix", {})
         axes: dict[str, list[str | None]] = {"variant": [None], "seeds": [None]}
         for axis, source in matrix.items():
-            axes[axis] = _cells(axis, source, values)
+            path = re.fullmatch(r"\$\{(.+)\}", source) if isinstance(source, str) else None
+            axes[axis] = list(lookup(values, path[1]) if path else source)
         for variant in axes["variant"]:
             found += [_expanded(paper, stage, entry, variant, seeds) for seeds in axes["seeds"]]
     return found
-
-
-def _cells(axis: str, source: Any, values: dict[str, Any]) -> list[str | None]:
-    """The names along one axis of a matrix: a list in dvc.yaml, or what params.yaml has there."""
-    from stages.core.params import lookup
-
-    path = re.fullmatch(r"\$\{(.+)\}", source) if isinstance(source, str) else None
-    cells = lookup(values, path[1]) if path else source
-    fits = isinstance(cells, list | dict) and all(isinstance(cell, str) for cell in cells)
-    if not cells or not fits:
-        form = 'a list of texts, as in ["0-2"]' if axis == "seeds" else "a mapping, {name: {…}}"
-        raise UserError(
-            f"params.yaml: {path[1] if path else axis} is {cells!r}; its entries become names of "
-            f"stages: write {form}"
-        )
-    return list(cells)
 
 
 def seed_range(text: str) -> tuple[int, ...]:

@@ -21,7 +21,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from stages.core import child, dag, digests, environment, receipts, resume, warm
+from stages.core import checks, child, dag, digests, environment, receipts, resume, warm
 from stages.core.errors import UserError
 from stages.core.files import listing, move_into_place, read_json, remove, write_json
 from stages.core.job import Inputs, Job
@@ -73,6 +73,8 @@ def run_stage(paper: str, stage: str, variant: str | None, seeds: str | None) ->
     if (stop := os.environ.get(child.STOP)) and Path(stop).exists():
         raise KeyboardInterrupt
     try:
+        if os.environ.get(child.TAKE_HOME):
+            raise StageFailed("its result is not in the remote (yet)")
         _run_stage(find_root(), paper, stage, variant, seeds)
     except (UserError, StageFailed) as error:
         book = os.environ.get("RETORT_FAILURES")
@@ -96,6 +98,7 @@ def _run_stage(root: Path, paper: str, stage: str, variant: str | None, seeds: s
     started = time.monotonic()
     values = read_yaml(root / "params.yaml")
     node = dag.node(root, paper, stage, variant, seeds)
+    checks.refuse_wrong_matrices(root, values, [paper])
     common = build(Common, values, "", "common")
     seed_list = dag.seed_range(seeds) if seeds else ()
     ranges = {n.seeds for n in dag.nodes(root, paper, values) if n.stage == stage and n.seeds}

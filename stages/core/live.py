@@ -29,6 +29,12 @@ class Live:
         self.begun: dict[str, float] = {}
         self.said = time.monotonic()
 
+    def wait(self, for_what: str) -> None:
+        """Say now and then that nothing can be started."""
+        if time.monotonic() - self.said > PLAIN_SECONDS:
+            self.said = time.monotonic()
+            self.console.print(f"waiting for {for_what}")
+
     def __rich__(self) -> Group:
         running = [a for a, state in self.schedule.states.items() if state == "running"]
         lines = [

@@ -28,11 +28,12 @@ SPARE_GB = 1.0
 """Free space to keep beyond what the stages are expected to write."""
 
 
-def reproduce(root: Path, papers: list[str], jobs: int = 1) -> int:
+def reproduce(root: Path, papers: list[str], jobs: int = 1, cluster: str | None = None) -> int:
     """Run what must run of `papers` (all when empty) and print the claims board.
 
     Args:
         jobs: stages at a time; with more than one, Prefect starts each through DVC.
+        cluster: address of a Dask scheduler whose workers run them.
 
     Returns:
         0, or 1 where a paper could not be completed (each is named with its reason).
@@ -40,6 +41,7 @@ def reproduce(root: Path, papers: list[str], jobs: int = 1) -> int:
     console = Console(highlight=False, soft_wrap=True)
     chosen = chosen_papers(root, papers)
     values = read_yaml(root / "params.yaml")
+    checks.refuse_wrong_matrices(root, values, dag.papers(root))
     checks.refuse_unread_keys(root, values)
     environment.fingerprint(root)
     heal(root, console.print)
@@ -50,8 +52,8 @@ def reproduce(root: Path, papers: list[str], jobs: int = 1) -> int:
     targets = [f"pipelines/{paper}/dvc.yaml" for paper in chosen]
     failures: list[dict[str, str]] = []
     code = 0
-    if plan and jobs > 1:
-        failures = _side_by_side(root, chosen, jobs, plan)
+    if plan and (jobs > 1 or cluster):
+        failures = _side_by_side(root, chosen, jobs, plan, cluster)
         code = 1 if failures else 0
         if not papers:
             code = _dvc(root, ["repro", "--single-item", "compare"], {})[0] or code
@@ -168,16 +170,24 @@ def _announce(root: Path, plan: list[dag.Node], console: Console) -> None:
 
 
 def _side_by_side(
-    root: Path, papers: list[str], jobs: int, plan: list[dag.Node]
+    root: Path, papers: list[str], jobs: int, plan: list[dag.Node], cluster: str | None
 ) -> list[dict[str, str]]:
     """Run the stages of `plan` by the flow `reproduce`, without a server of Prefect's."""
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     # Its own server makes a database the first time, which takes 20 s, and more on a busy machine.
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
+    if cluster:
+        from stages.core.cluster.caller import ready
+
+        ready(root, cluster)  # before Prefect starts, which would show a user's mistake as a fault
     flow = importlib.import_module("pipelines.flow")
     found: list[dict[str, str]] = flow.reproduce(
-        papers=papers, jobs=jobs, root=str(root), stages=[node.address for node in plan]
+        papers=papers,
+        jobs=jobs,
+        root=str(root),
+        stages=[node.address for node in plan],
+        cluster=cluster,
     )
     return found
 

@@ -30,6 +30,7 @@ class Machine:
         gpus: device id -> bytes of free memory.
         busy: stages that run.
         others: slots of other machines, where there are some; what need not be here goes there.
+        away: stages that run there.
     """
 
     cores: int
@@ -37,13 +38,14 @@ class Machine:
     gpus: dict[int, int] = field(default_factory=dict)
     busy: int = 0
     others: int | None = None
+    away: int = 0
 
     def lease(self, need: Need) -> Lease | None:
         """What `need` asks for, or None where it is not free now."""
         if self.others is not None and not need.here:
-            if self.others < 1:
+            if self.away >= self.others:
                 return None
-            self.others -= 1
+            self.away += 1
             return Lease(0, 1, None, 0, here=False)
         if need.whole and self.busy:
             return None
@@ -64,8 +66,7 @@ class Machine:
 
     def give_back(self, lease: Lease) -> None:
         if not lease.here:
-            assert self.others is not None
-            self.others += lease.slots
+            self.away -= 1
             return
         self.cores += lease.cores
         self.slots += lease.slots

@@ -76,8 +76,19 @@ def repro(argv: list[str]) -> int:
     parser = _parser("repro", "run what must run and show the claims board")
     parser.add_argument("--paper", action="append", help="only this paper (may be repeated)")
     parser.add_argument("--jobs", type=_positive, default=1, help="stages at a time")
+    parser.add_argument("--cluster", help="a Dask scheduler, such as tcp://host:8786")
     asked = parser.parse_args(argv)
-    return reproduce(find_root(), asked.paper or [], asked.jobs)
+    return reproduce(find_root(), asked.paper or [], asked.jobs, asked.cluster)
+
+
+def join(argv: list[str]) -> int:
+    from stages.core.cluster.join import join as run
+
+    parser = _parser("join", "have this clone run stages for a Dask cluster, until Ctrl-C")
+    parser.add_argument("address", help="of the scheduler, such as tcp://host:8786")
+    parser.add_argument("--host", help="this machine's address as the others reach it")
+    asked = parser.parse_args(argv)
+    return run(find_root(), asked.address, asked.host)
 
 
 def profile(argv: list[str]) -> int:

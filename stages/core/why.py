@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from stages.core import dag, environment, receipts
+from stages.core import checks, dag, environment, receipts
 from stages.core.errors import UserError
 from stages.core.files import read_json
 from stages.core.params import lookup, read_yaml
@@ -34,6 +34,7 @@ def why(root: Path, chosen: list[str], console: Console) -> int:
         UserError: there is no such paper or stage.
     """
     values = read_yaml(root / "params.yaml")
+    checks.refuse_wrong_matrices(root, values, dag.papers(root))
     nodes = wanted(root, _papers(root, chosen), values)
     for name in chosen:
         if not any(_names(name, node) for node in nodes):

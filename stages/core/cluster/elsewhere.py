@@ -1,0 +1,196 @@
+"""A worker's side: one stage in the worker's own clone, from the remote and back to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from stages.core import dag, receipts
+from stages.core.attempt import Outcome, attempt
+from stages.core.files import write_text
+from stages.core.params import read_yaml
+
+WAITS = (2.0, 5.0, 10.0, 20.0, 40.0)
+"""Seconds between tries while the remote is away."""
+
+_cancelled: dict[str, threading.Event] = {}
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a worker is asked to run.
+
+    Attributes:
+        run: id of the caller's run, by which it is cancelled.
+        commit: that the caller has checked out.
+        environment: the caller's work/environment.json.
+        locks: the caller's dvc.lock files, path -> text.
+        above: addresses of the stages whose outputs this one reads.
+        seconds: after which it is ended.
+        env: variables to be set beside the worker's own.
+    """
+
+    run: str
+    address: str
+    commit: str
+    environment: str
+    locks: Mapping[str, str]
+    above: Sequence[str]
+    seconds: float
+    env: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How it ended.
+
+    Attributes:
+        host: where, for people.
+        worker: where, as Dask knows it.
+        receipt: the newest that the worker has of this stage.
+        unfit: whether no stage can run there.
+    """
+
+    outcome: Outcome
+    host: str
+    worker: str
+    receipt: dict[str, Any] | None = None
+    unfit: bool = False
+
+
+class Unfit(Exception):
+    """This worker cannot run the stage; the message says why and how to mend it."""
+
+
+class Away(Exception):
+    """The remote does not answer."""
+
+
+def cancel(run: str) -> None:
+    """End what this worker does for a run; it leaves its checkpoint."""
+    _cancelled.setdefault(run, threading.Event()).set()
+
+
+def run(asked: str) -> str:
+    """Run a stage; called by Dask, in the worker's clone.
+
+    Nothing is raised for a stage that fails: the outcome says so, and whether another try may help.
+
+    Args:
+        asked: a `Task`, as JSON.
+
+    Returns:
+        An `Answer`, as JSON.
+    """
+    from distributed import get_worker
+
+    task = Task(**json.loads(asked))
+    worker, stop = get_worker(), _cancelled.setdefault(task.run, threading.Event())
+    host, begun = f"{socket.gethostname()}:{Path.cwd().name}", time.monotonic()
+
+    def said(line: str) -> None:
+        worker.log_event(topic(task.run), (task.address, line))
+
+    try:
+        outcome, receipt = _run(Path.cwd(), task, stop, said)
+        answer = Answer(outcome, host, worker.address, receipt)
+    except (Unfit, Away) as error:
+        spent, unfit = time.monotonic() - begun, isinstance(error, Unfit)
+        outcome = Outcome("failed", spent, f"{host}: {error}", passing=not unfit)
+        answer = Answer(outcome, host, worker.address, unfit=unfit)
+    return json.dumps(asdict(answer))
+
+
+def answer(said: str) -> Answer:
+    """What `run` gave."""
+    values = json.loads(said)
+    return Answer(**{**values, "outcome": Outcome(**values["outcome"])})
+
+
+def topic(run: str) -> str:
+    """Where the lines that a run's stages print are heard."""
+    return f"retort-{run}"
+
+
+def _run(
+    root: Path, task: Task, stop: threading.Event, said: Callable[[str], object]
+) -> tuple[Outcome, dict[str, Any] | None]:
+    _follow(root, task)
+    for name, text in task.locks.items():
+        if not (root / name).is_file() or (root / name).read_text() != text:
+            write_text(root / name, text)
+    node = _node(root, task.address)
+    if task.above:
+        _patiently(root, ["pull", "--quiet", "--force", *task.above], stop)
+    outcome = attempt(
+        root, task.address, {**os.environ, **task.env},
+        seconds=task.seconds, cancel=stop, said=said, words=["--pull"],
+    )  # fmt: skip
+    if outcome.state == "failed":
+        return outcome, None
+    _patiently(root, ["push", "--quiet", "--run-cache", task.address], stop)
+    return outcome, receipts.read(root, node)
+
+
+def _node(root: Path, address: str) -> dag.Node:
+    values = read_yaml(root / "params.yaml")
+    paper = address.removeprefix("pipelines/").partition("/dvc.yaml:")[0]
+    return next(n for n in dag.nodes(root, paper, values) if n.address == address)
+
+
+def _follow(root: Path, task: Task) -> None:
+    """Check the caller's commit out, and see that this machine is one that gives the same bytes.
+
+    Raises:
+        Unfit: the commit is not to be had, the clone has changes of its own, or the environment is
+            another one.
+    """
+    here, dirty = receipts.commit(root)
+    if dirty:
+        raise Unfit("this clone has changes of its own; it must be as the caller's commit is")
+    if here != task.commit:
+        if _git(root, "cat-file", "-e", f"{task.commit}^{{commit}}"):
+            _git(root, "fetch", "--quiet", "origin")
+        why = _git(root, "checkout", "--quiet", "--force", "--detach", task.commit)
+        if why:
+            raise Unfit(f"the caller's commit is not to be had (is it pushed?): {why}")
+    subprocess.run([sys.executable, "-m", "stages", "fingerprint"], cwd=root, check=True)
+    if (root / dag.ENVIRONMENT).read_text() != task.environment:
+        raise Unfit(
+            "instruction set or numeric packages differ from the caller's, so that bytes would: "
+            f"compare {dag.ENVIRONMENT} of both; `make setup` brings the packages up to date"
+        )
+
+
+def _git(root: Path, *words: str) -> str:
+    """Run git; what it complains of, or nothing."""
+    done = subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=False)
+    return done.stderr.strip() or f"git {words[0]} failed" if done.returncode else ""
+
+
+def _patiently(root: Path, words: Sequence[str], stop: threading.Event) -> None:
+    """Run a command of DVC's that needs the remote, again and again while it is away.
+
+    Raises:
+        Away: it did not come back.
+    """
+    for wait in (*WAITS, None):
+        done = subprocess.run(
+            [sys.executable, "-m", "dvc", *words],
+            cwd=root, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        if done.returncode == 0:
+            return
+        if wait is None or stop.wait(wait):
+            break
+    told = (done.stderr or done.stdout).strip().splitlines()
+    raise Away(f"`dvc {words[0]}` failed: {' '.join(told[-3:])}")
