@@ -231,7 +231,7 @@ def test_the_remote_may_be_away_for_a_while(
     tmp_path: Path, home: Path, expected: dict[str, str]
 ) -> None:
     port = free_port()
-    (tmp_path / "dav").mkdir()
+    (tmp_path / "dav/store").mkdir(parents=True)
     words = ["wsgidav.server.server_cli", "--host", "127.0.0.1", "--port", str(port)]
     words += ["--root", str(tmp_path / "dav"), "--auth", "anonymous"]
     lab = Lab(tmp_path, home, f"webdav://127.0.0.1:{port}/store")

@@ -106,7 +106,7 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Path], None]]:
 def webdav(tmp_path: Path) -> Iterator[Callable[[Path], None]]:
     """Names a WebDAV remote in a clone."""
     home, port = tmp_path / "dav", free_port()
-    home.mkdir()
+    (home / "store").mkdir(parents=True)  # which DVC does not make
     words = ["--host", "127.0.0.1", "--port", str(port), "--root", str(home)]
 
     def name(clone: Path) -> None:
