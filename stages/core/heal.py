@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import yaml
 
 from stages.core.files import remove
 
@@ -63,7 +62,14 @@ def _is_dvc(pid: int) -> bool:
 
 
 def _whole(path: Path) -> bool:
+    """Whether DVC would take it: half a file can be YAML and still lack what DVC requires."""
+    from dvc.exceptions import DvcException
+    from dvc.schema import COMPILED_LOCKFILE_SCHEMA
+    from dvc.utils.serialize import load_yaml
+    from voluptuous import Invalid
+
     try:
-        return isinstance(yaml.safe_load(path.read_text()), dict)
-    except (yaml.YAMLError, UnicodeDecodeError):
+        COMPILED_LOCKFILE_SCHEMA(load_yaml(str(path)))
+    except (DvcException, Invalid, UnicodeDecodeError):
         return False
+    return True

@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from dvc.schema import COMPILED_LOCKFILE_SCHEMA as LOCKFILE_SCHEMA
+from dvc.utils import strictyaml
 
 from stages.core.heal import heal
 
@@ -59,5 +61,38 @@ def test_a_half_written_lock_file_goes_and_a_whole_one_stays(root: Path) -> None
     half.write_text("schema: '2.0'\nstages:\n  teach:\n    cmd: [")
     assert "pipelines/demo/dvc.lock was half-written" in healed(root)[0]
     assert whole.exists() and not half.exists()
-    half.write_text("")
-    assert len(healed(root)) == 1 and not half.exists()
+
+
+LOCK = """schema: '2.0'
+stages:
+  prepare:
+    cmd: python -m stages prepare demo
+    deps:
+    - path: ../../stages/core/job.py
+      hash: md5
+      md5: 46e7226b4758aa6acc48c9d3bee6ae46
+      size: 12
+    params:
+      ../../params.yaml:
+        demo.rows: 600
+    outs:
+    - path: ../../work/demo/prepare
+      hash: md5
+      md5: ae46ce7e226b4758aa6acc48c9d3bee6.dir
+      size: 4096
+      nfiles: 3
+"""
+
+
+def test_whatever_a_kill_leaves_of_a_lock_file_dvc_can_go_on(root: Path) -> None:
+    """Cut at every byte: what stays is what DVC itself accepts, and the whole file stays."""
+    lock = root / "pipelines/demo/dvc.lock"
+    stayed = []
+    for length in range(len(LOCK) + 1):
+        lock.write_text(LOCK[:length])
+        if not healed(root):
+            stayed.append(length)
+            strictyaml.load(str(lock), LOCKFILE_SCHEMA)
+    assert len(LOCK) in stayed and len("schema: '2.0'\n") in stayed
+    assert len("schema: '2.0'\nstages:\n  prepare:\n") not in stayed
+    assert 0 not in stayed
