@@ -110,6 +110,16 @@ def lab(tmp_path: Path, home: Path) -> Iterator[Lab]:
     made.close()
 
 
+def teaching(lab: Lab, *workers: str) -> tuple[Path, subprocess.Popen[bytes]]:
+    """The caller's clone and the caller, once one of the workers runs the stage teach."""
+    for name in workers:
+        lab.worker(name)
+    where = lab.clone("caller")
+    caller = lab.caller(where)
+    lab.until("nobody teaches", lambda: any(lab.teaching(name) for name in workers))
+    return where, caller
+
+
 def finished(lab: Lab, caller: subprocess.Popen[bytes], name: str) -> str:
     lab.until("the caller does not end", lambda: caller.poll() is not None, 2 * WAIT)
     assert caller.returncode == 0, lab.said(name)
@@ -168,11 +178,7 @@ def test_a_clone_takes_one_worker(lab: Lab) -> None:
 @pytest.mark.long
 def test_a_killed_workers_stage_runs_elsewhere(lab: Lab, expected: dict[str, str]) -> None:
     lab.scheduler()
-    for name in ("one", "two"):
-        lab.worker(name)
-    where = lab.clone("caller")
-    caller = lab.caller(where)
-    lab.until("nobody teaches", lambda: lab.teaching("one") or lab.teaching("two"))
+    where, caller = teaching(lab, "one", "two")
     victim, other = ("one", "two") if lab.teaching("one") else ("two", "one")
     for process in psutil.process_iter(["cmdline", "cwd"]):
         mine = process.info["cwd"] == str(lab.folder / victim)
@@ -188,10 +194,7 @@ def test_a_killed_workers_stage_runs_elsewhere(lab: Lab, expected: dict[str, str
 @pytest.mark.long
 def test_a_scheduler_may_be_restarted(lab: Lab, expected: dict[str, str]) -> None:
     scheduler = lab.scheduler()
-    lab.worker("one")
-    where = lab.clone("caller")
-    caller = lab.caller(where)
-    lab.until("nobody teaches", lambda: lab.teaching("one"))
+    where, caller = teaching(lab, "one")
     scheduler.kill()
     scheduler.wait()
     lab.scheduler()
@@ -202,10 +205,7 @@ def test_a_scheduler_may_be_restarted(lab: Lab, expected: dict[str, str]) -> Non
 @pytest.mark.long
 def test_a_caller_may_be_killed_and_started_again(lab: Lab, expected: dict[str, str]) -> None:
     lab.scheduler()
-    lab.worker("one")
-    where = lab.clone("caller")
-    caller = lab.caller(where)
-    lab.until("nobody teaches", lambda: lab.teaching("one"))
+    where, caller = teaching(lab, "one")
     caller.kill()
     caller.wait()
     finished(lab, lab.caller(where), "caller")
@@ -238,10 +238,7 @@ def test_the_remote_may_be_away_for_a_while(
     try:
         server = lab.start("dav", tmp_path, *words)
         lab.scheduler()
-        lab.worker("one")
-        where = lab.clone("caller")
-        caller = lab.caller(where)
-        lab.until("nobody teaches", lambda: lab.teaching("one"))
+        where, caller = teaching(lab, "one")
         server.kill()
         server.wait()
         time.sleep(30)

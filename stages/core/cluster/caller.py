@@ -260,7 +260,9 @@ class Cluster:
                 return elsewhere.Answer(Outcome("failed", 0.0, told), "", "")
             # A key of its own for each try: what failed before is not answered from memory.
             name = f"{task.address}-{self.run}-{uuid.uuid4().hex[:8]}"
-            future = client.submit(pickle.loads, call, key=name, pure=False, workers=fit or None)
+            # Named only where some are unfit: a worker that comes back has another address.
+            only = fit if self._unfit else None
+            future = client.submit(pickle.loads, call, key=name, pure=False, workers=only)
             while not future.done() and not cancel.wait(0.2):
                 pass
             if future.done():
