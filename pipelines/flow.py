@@ -115,7 +115,7 @@ def reproduce(
     needs = {n.address: Need(threads, n.stage in WHOLE, whole, n.address in stay) for n in nodes}
     schedule = Schedule(nodes, seconds, needs)
     live = Live(schedule, jobs, Console(highlight=False, soft_wrap=True))
-    with warm.kept(base, threads) as extra, contextlib.ExitStack() as stack:
+    with warm.kept(base, values["common"]) as extra, contextlib.ExitStack() as stack:
         run: Here | Cluster = Here(base, {**os.environ, **extra})
         if cluster:
             run = stack.enter_context(Cluster(cluster, run, every, {*stages} - stay))

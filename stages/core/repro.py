@@ -194,7 +194,7 @@ def _side_by_side(
 
 def _helper(root: Path) -> contextlib.AbstractContextManager[dict[str, str]]:
     """The warm process that stages are forked from."""
-    return warm.kept(root, read_yaml(root / "params.yaml")["common"]["threads"])
+    return warm.kept(root, read_yaml(root / "params.yaml")["common"])
 
 
 def _dvc(

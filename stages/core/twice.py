@@ -55,7 +55,7 @@ def twice(root: Path, profile: str, papers: list[str]) -> int:
         env = {**os.environ, "PYTHONHASHSEED": seed}
         with contextlib.ExitStack() as stack:
             if side == "a":
-                env |= stack.enter_context(warm.kept(tree, values["common"]["threads"], env))
+                env |= stack.enter_context(warm.kept(tree, values["common"], env))
             words = [sys.executable, "-m", "dvc", "repro", "--keep-going", *targets]
             code = child.run(words, tree, env)
         if code:

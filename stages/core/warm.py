@@ -8,7 +8,8 @@ is none, or it has gone, the door runs the stage itself, and the bytes are the s
 - only other people's packages are imported ahead, so that edited code is never missed;
 - torch stays out of sight until a stage imports it: the door and SciPy look whether it is there;
 - only a single-threaded process may be forked, so stages on several threads start cold, and so
-  does bench, whose times and memory are those of a fresh process.
+  does bench, whose times and memory are those of a fresh process; but in the profile smoke, which
+  asks only whether it runs.
 """
 
 from __future__ import annotations
@@ -31,12 +32,16 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType, ModuleType
+from typing import Any
 
 ADDRESS = "RETORT_WARM"
 """Environment variable: the socket of the warm process."""
 START = "RETORT_START_CPU"
 """Environment variable, for the first fork: CPU seconds of the imports, which its receipt bears."""
-COLD = ("bench",)
+COLD = "RETORT_COLD"
+"""Environment variable: stages that start cold, with spaces between."""
+MEASURED = "bench"
+"""The stage that measures times and memory."""
 AHEAD = (
     "numpy", "pandas", "pyarrow.parquet", "scipy.stats", "scipy.signal", "matplotlib.figure",
     "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg", "jinja2", "rich.table",
@@ -50,7 +55,7 @@ PR_SET_PDEATHSIG = 1
 def ask(argv: Sequence[str]) -> int | None:
     """Have the warm process run `python -m stages <argv>`; None where that is not possible."""
     address = os.environ.get(ADDRESS)
-    if not address or argv[0] in COLD:
+    if not address or argv[0] in os.environ.get(COLD, MEASURED).split():
         return None
     link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     request = json.dumps({"argv": list(argv), "cwd": str(Path.cwd()), "env": dict(os.environ)})
@@ -81,14 +86,17 @@ def ask(argv: Sequence[str]) -> int | None:
 
 @contextlib.contextmanager
 def kept(
-    root: Path, threads: int, env: Mapping[str, str] | None = None
+    root: Path, common: Mapping[str, Any], env: Mapping[str, str] | None = None
 ) -> Iterator[dict[str, str]]:
     """Keep a warm process, with the environment `env`, while the block runs.
+
+    Args:
+        common: `common` of params.yaml.
 
     Yields:
         What to add to the environment of DVC.
     """
-    if threads != 1 or not _possible():
+    if common["threads"] != 1 or not _possible():
         yield {}
         return
     with tempfile.TemporaryDirectory(prefix="retort-") as folder:
@@ -107,7 +115,7 @@ def kept(
                 start_new_session=True,
             )
         try:
-            yield {ADDRESS: address}
+            yield {ADDRESS: address, COLD: "" if common["profile"] == "smoke" else MEASURED}
         finally:
             assert server.stdin
             server.stdin.close()

@@ -16,6 +16,7 @@ import pytest
 from stages.core import warm
 from tests import project
 
+DESK = {"profile": "desk", "threads": 1}
 SLEEPS = """
 import os, time
 from stages.core import params as core
@@ -57,7 +58,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(folder: Path) -> Iterator[dict[str, str]]:
-    with warm.kept(folder, 1) as extra:
+    with warm.kept(folder, DESK) as extra:
         yield extra
 
 
@@ -151,7 +152,7 @@ def test_a_killed_warm_process_takes_its_stages_along_and_later_ones_start_cold(
     folder: Path,
 ) -> None:
     prepare_is(folder, SLEEPS)
-    with warm.kept(folder, 1) as extra:
+    with warm.kept(folder, DESK) as extra:
         process = start(folder, extra, "prepare", "demo")
         stage = sleeping(folder)
         stage.parent().kill()
@@ -163,12 +164,19 @@ def test_a_killed_warm_process_takes_its_stages_along_and_later_ones_start_cold(
         assert start(folder, extra, "prepare", "demo").wait(timeout=60) == 0
 
 
-def test_bench_and_several_threads_start_cold(
-    folder: Path, server: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv(warm.ADDRESS, server[warm.ADDRESS])
-    assert warm.ask(["bench", "demo"]) is None
-    with warm.kept(folder, 2) as extra:
+@pytest.mark.parametrize(("profile", "answer"), [("desk", "None"), ("smoke", "2")])
+def test_bench_starts_cold_but_in_smoke(folder: Path, profile: str, answer: str) -> None:
+    with warm.kept(folder, {**DESK, "profile": profile}) as extra:
+        code = "from stages.core import warm; print(warm.ask(['bench', 'demo']))"
+        ran = subprocess.run(
+            [sys.executable, "-c", code], cwd=folder, env={**project.ENV, **extra},
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+    assert ran.stdout.split()[-1] == answer, ran.stderr
+
+
+def test_several_threads_start_cold(folder: Path) -> None:
+    with warm.kept(folder, {**DESK, "threads": 2}) as extra:
         assert not extra
 
 
@@ -177,7 +185,7 @@ def test_the_imports_are_paid_once_by_the_first_receipt(folder: Path) -> None:
 
     prepare_is(folder, LOOKS)
     spent = []
-    with warm.kept(folder, 1) as extra:
+    with warm.kept(folder, DESK) as extra:
         for _ in range(2):
             start(folder, extra, "prepare", "demo").communicate(timeout=60)
             (receipt,) = (folder / "receipts").rglob("prepare*.json")
@@ -188,7 +196,7 @@ def test_the_imports_are_paid_once_by_the_first_receipt(folder: Path) -> None:
 def test_the_warm_process_ends_with_its_starter(folder: Path) -> None:
     code = (
         "import os, sys; from pathlib import Path; from stages.core import warm\n"
-        f"with warm.kept(Path({str(folder)!r}), 1) as extra:\n"
+        f"with warm.kept(Path({str(folder)!r}), {DESK}) as extra:\n"
         "    print(os.getpid(), flush=True); sys.stdin.read()"
     )
     starter = subprocess.Popen(
