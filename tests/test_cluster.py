@@ -5,13 +5,15 @@ Machines are processes here, each in a clone of its own, that share a DVC remote
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 import pytest
@@ -30,17 +32,23 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Lab:
-    """A caller, a scheduler and workers, each in a clone; all output goes to files."""
+    """A caller, a scheduler and workers, each in a clone; all output goes to files.
 
-    def __init__(self, folder: Path, home: Path, store: str = "") -> None:
-        self.folder, self.home = folder, home
+    Args:
+        host: address at which the scheduler listens.
+    """
+
+    def __init__(self, folder: Path, home: Path, store: str = "", host: str = "127.0.0.1") -> None:
+        self.folder, self.home, self.host = folder, home, host
         self.env = {**project.ENV, "PREFECT_HOME": str(home), "DO_NOT_TRACK": "1"}
-        self.address = f"tcp://127.0.0.1:{free_port()}"
+        self.address = f"tcp://{host}:{free_port()}"
         self.started: list[subprocess.Popen[bytes]] = []
+        self.store = store or f"{folder}/store"
         origin = project.make(folder / "origin", git=True)
         shutil.copy(project.ROOT / "pipelines/flow.py", origin / "pipelines")
         project.change(origin, "demo.teach.pause", 0.05)
-        project.run(origin, "dvc", "remote", "add", "-d", "store", store or f"{folder}/store")
+        project.run(origin, "dvc", "remote", "add", "-d", "store", self.store)
+        project.run(origin, "dvc", "remote", "modify", "store", "verify", "true")
         project.run(origin, "git", "add", "-A")
         project.run(origin, "git", "commit", "-qm", "the project")
 
@@ -48,11 +56,15 @@ class Lab:
         project.run(self.folder, "git", "clone", "-q", "origin", name)
         return self.folder / name
 
-    def start(self, name: str, cwd: Path, *words: str) -> subprocess.Popen[bytes]:
+    def start(
+        self, name: str, cwd: Path, *words: str, through: Sequence[str] = ()
+    ) -> subprocess.Popen[bytes]:
+        """Start `python -m <words>`, by way of the command `through`."""
         with (self.folder / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", *words], cwd=cwd, env=self.env, stdout=log, stderr=log
-            )
+                [*through, sys.executable, "-m", *words],
+                cwd=cwd, env=self.env, stdout=log, stderr=log,
+            )  # fmt: skip
         self.started.append(process)
         return process
 
@@ -62,13 +74,24 @@ class Lab:
 
     def scheduler(self) -> subprocess.Popen[bytes]:
         port = self.address.rpartition(":")[2]
-        words = ["--host", "127.0.0.1", "--port", port, "--no-dashboard"]
+        words = ["--host", self.host, "--port", port, "--no-dashboard"]
         return self.start("scheduler", self.folder, "distributed.cli.dask_scheduler", *words)
 
-    def worker(self, name: str) -> subprocess.Popen[bytes]:
+    def worker(
+        self, name: str, host: str = "127.0.0.1", through: Sequence[str] = ()
+    ) -> subprocess.Popen[bytes]:
         where = self.folder / name
         where = where if where.is_dir() else self.clone(name)
-        return self.start(name, where, "stages", "join", self.address, "--host", "127.0.0.1")
+        words = ("stages", "join", self.address, "--host", host)
+        return self.start(name, where, *words, through=through)
+
+    def webdav(self) -> subprocess.Popen[bytes]:
+        """The server of the remote `store`, which is webdav://<host>:<port>/store."""
+        served = self.folder / "dav"
+        (served / "store").mkdir(parents=True, exist_ok=True)
+        port = self.store.rpartition(":")[2].removesuffix("/store")
+        words = ["wsgidav.server.server_cli", "--host", self.host, "--port", port]
+        return self.start("dav", self.folder, *words, "--root", str(served), "--auth", "anonymous")
 
     def caller(self, where: Path) -> subprocess.Popen[bytes]:
         words = ["stages", "repro", "--cluster", self.address]
@@ -226,25 +249,101 @@ def test_two_callers_at_once_on_one_clone(lab: Lab, expected: dict[str, str]) ->
     assert project.outputs(where) == expected
 
 
+@pytest.fixture
+def dav(tmp_path: Path, home: Path) -> Iterator[Lab]:
+    """A lab whose remote is a WebDAV server."""
+    made = Lab(tmp_path, home, f"webdav://127.0.0.1:{free_port()}/store")
+    yield made
+    made.close()
+
+
 @pytest.mark.long
-def test_the_remote_may_be_away_for_a_while(
-    tmp_path: Path, home: Path, expected: dict[str, str]
-) -> None:
-    port = free_port()
-    (tmp_path / "dav/store").mkdir(parents=True)
-    words = ["wsgidav.server.server_cli", "--host", "127.0.0.1", "--port", str(port)]
-    words += ["--root", str(tmp_path / "dav"), "--auth", "anonymous"]
-    lab = Lab(tmp_path, home, f"webdav://127.0.0.1:{port}/store")
+def test_the_remote_may_be_away_for_a_while(dav: Lab, expected: dict[str, str]) -> None:
+    server = dav.webdav()
+    dav.scheduler()
+    where, caller = teaching(dav, "one")
+    server.kill()
+    server.wait()
+    time.sleep(30)
+    dav.webdav()
+    finished(dav, caller, "caller")
+    assert project.outputs(where) == expected
+    assert any((dav.folder / "dav/store").rglob("*")), "nothing was stored"
+
+
+@pytest.mark.long
+def test_a_damaged_file_of_the_remote_is_not_read(lab: Lab, expected: dict[str, str]) -> None:
+    """A worker that lacks an input fetches it; deleted from the remote, it is made again."""
+    first = lab.clone("first")
+    project.repro(first)
+    project.run(first, "dvc", "push", "-q")
+    copy = project.rot(lab.folder / "store", first / "work/demo/teach/model.safetensors")
+    lab.scheduler()
+    lab.worker("one")
+    where = lab.clone("caller")
+    for name in ("pipelines/demo/dvc.lock", "work/environment.json", "work/device.json"):
+        (where / name).parent.mkdir(exist_ok=True)
+        shutil.copy(first / name, where / name)
+    caller = lab.caller(where)
+    lab.until("the caller does not end", lambda: caller.poll() is not None, 2 * WAIT)
+    assert caller.returncode and "Traceback" not in lab.said("caller")
+    assert "model.safetensors" in lab.said("caller")
+    copy.unlink()
+    finished(lab, lab.caller(where), "caller")
+    assert project.outputs(where) == expected
+
+
+class Wire(NamedTuple):
+    """A network namespace and the two ends of the cable to it."""
+
+    name: str
+    link: str
+    near: str
+    far: str
+
+
+def ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True, capture_output=True)
+
+
+@pytest.fixture
+def wire() -> Iterator[Wire]:
+    number = os.getpid() % 250
+    wire = Wire(f"retort{number}", f"rt{number}a", f"10.203.{number}.1", f"10.203.{number}.2")
     try:
-        server = lab.start("dav", tmp_path, *words)
+        ip("netns", "add", wire.name)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("only root, with iproute2, may make a network")
+    try:
+        far = f"rt{number}b"
+        ip("link", "add", wire.link, "type", "veth", "peer", "name", far, "netns", wire.name)
+        ip("addr", "add", f"{wire.near}/24", "dev", wire.link)
+        ip("link", "set", wire.link, "up")
+        ip("-n", wire.name, "addr", "add", f"{wire.far}/24", "dev", far)
+        ip("-n", wire.name, "link", "set", far, "up")
+        ip("-n", wire.name, "link", "set", "lo", "up")
+        yield wire
+    finally:
+        ip("netns", "del", wire.name)
+
+
+@pytest.mark.long
+def test_the_network_may_be_cut_for_a_minute(
+    tmp_path: Path, home: Path, wire: Wire, expected: dict[str, str]
+) -> None:
+    """A worker in a network of its own loses scheduler, caller and remote in the middle."""
+    lab = Lab(tmp_path, home, f"webdav://{wire.near}:{free_port()}/store", wire.near)
+    try:
+        lab.webdav()
         lab.scheduler()
-        where, caller = teaching(lab, "one")
-        server.kill()
-        server.wait()
-        time.sleep(30)
-        lab.start("dav", tmp_path, *words)
+        lab.worker("one", wire.far, ("ip", "netns", "exec", wire.name))
+        where = lab.clone("caller")
+        caller = lab.caller(where)
+        lab.until("nobody teaches", lambda: lab.teaching("one"))
+        ip("link", "set", wire.link, "down")
+        time.sleep(60)
+        ip("link", "set", wire.link, "up")
         finished(lab, caller, "caller")
         assert project.outputs(where) == expected
-        assert any((tmp_path / "dav/store").rglob("*")), "nothing was stored"
     finally:
         lab.close()

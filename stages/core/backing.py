@@ -8,7 +8,7 @@ from typing import Any
 
 from stages.core import dag
 from stages.core.params import read_yaml
-from stages.core.repro import overlap
+from stages.core.recorded import overlap
 
 
 def backing(root: Path, nodes: list[dag.Node], values: dict[str, Any]) -> dict[str, int]:

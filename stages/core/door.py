@@ -24,6 +24,7 @@ from rich.markup import escape
 from stages.core import checks, child, dag, digests, environment, receipts, resume, warm
 from stages.core.errors import UserError
 from stages.core.files import listing, move_into_place, read_json, remove, write_json
+from stages.core.intact import refuse_damaged
 from stages.core.job import Inputs, Job
 from stages.core.params import Common, build, read_yaml, tracked_keys
 from stages.core.params import lookup as lookup_key
@@ -117,6 +118,7 @@ def _run_stage(root: Path, paper: str, stage: str, variant: str | None, seeds: s
     for dep in node.deps:
         if not (root / dep).exists():
             raise UserError(f"missing input: {dep}; `dvc repro` makes it, `dvc pull` fetches it")
+    refuse_damaged(root, node)
     keys = tracked_keys(module.Params, dag.section(paper), stage, variant)
     source = {
         "code": digests.of_paths(root, node.code),

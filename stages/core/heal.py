@@ -1,13 +1,15 @@
-"""Mends what a `kill -9` of DVC itself can leave: DVC writes two kinds of files in place.
+"""Mends what a `kill -9` of DVC itself, or a full disk, can leave: files written in place.
 
-A kill in the middle of such a write leaves half a file, at which every later `dvc` stops. And its
-list of running commands names process ids: where one has been given to another program since, DVC
-believes that the dead command still runs.
+DVC writes two kinds so; a kill in the middle leaves half a file, at which every later `dvc` stops.
+And its list of running commands names process ids: where one has been given to another program
+since, DVC believes that the dead command still runs. Python, on a full disk, leaves half a compiled
+module, at which every later import stops.
 """
 
 from __future__ import annotations
 
 import json
+import marshal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,9 +18,14 @@ import psutil
 
 from stages.core.files import remove
 
+PYC_HEADER = 16
+"""Bytes before the code in a compiled module."""
+
 
 def heal(root: Path, say: Callable[[str], object]) -> None:
-    """Drop half-written lock files and locks of dead commands; results stay in DVC's cache.
+    """Drop half-written lock files and compiled modules, and locks of dead commands.
+
+    Results stay in DVC's cache.
 
     Args:
         say: told what was mended.
@@ -33,6 +40,10 @@ def heal(root: Path, say: Callable[[str], object]) -> None:
                 f"{lock.relative_to(root)} was half-written when DVC was killed and is deleted; "
                 "finished results come back from DVC's cache"
             )
+    for folder in ("stages", "pipelines"):
+        for compiled in (root / folder).rglob("*.pyc"):
+            if not _loads(compiled):
+                remove(compiled)
 
 
 def _alive(path: Path) -> bool:
@@ -59,6 +70,16 @@ def _is_dvc(pid: int) -> bool:
         )
     except psutil.Error:
         return False
+
+
+def _loads(compiled: Path) -> bool:
+    try:
+        marshal.loads(compiled.read_bytes()[PYC_HEADER:])
+    except (EOFError, ValueError, TypeError):
+        return False
+    except FileNotFoundError:  # another process has replaced it
+        pass
+    return True
 
 
 def _whole(path: Path) -> bool:

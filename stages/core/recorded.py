@@ -12,6 +12,11 @@ from stages.core.files import listing, read_json
 from stages.core.params import read_yaml
 
 
+def overlap(dep: str, out: str) -> bool:
+    """Whether one path is the other or lies below it."""
+    return dep == out or dep.startswith(out + "/") or out.startswith(dep + "/")
+
+
 def entries(root: Path, paper: str) -> dict[str, dict[str, Any]]:
     """The stages of a paper's dvc.lock by name; empty where there is none."""
     lock = root / "pipelines" / paper / "dvc.lock"

@@ -23,6 +23,7 @@ from stages.core import checks, child, dag, environment, receipts, warm
 from stages.core.errors import UserError
 from stages.core.heal import heal
 from stages.core.params import read_yaml
+from stages.core.recorded import overlap
 
 SPARE_GB = 1.0
 """Free space to keep beyond what the stages are expected to write."""
@@ -124,11 +125,6 @@ def wanted(root: Path, papers: list[str], values: dict[str, Any]) -> list[dag.No
         if node.paper in papers or any(overlap(d, out) for d in read for out in node.outs):
             found.append(node)
     return found[::-1]
-
-
-def overlap(dep: str, out: str) -> bool:
-    """Whether one path is the other or lies below it."""
-    return dep == out or dep.startswith(out + "/") or out.startswith(dep + "/")
 
 
 def chosen_papers(root: Path, papers: list[str]) -> list[str]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from stages.core.dag import Node
-from stages.core.repro import overlap
+from stages.core.recorded import overlap
 
 State = Literal["waiting", "running", "ran", "cached", "failed", "left out"]
 WHOLE = ("bench",)

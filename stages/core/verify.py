@@ -185,7 +185,7 @@ def _last_first(nodes: list[dag.Node]) -> Iterator[dag.Node]:
     left = list(nodes)
     while left:
         made = {n: [out for m in left if m is not n for out in m.outs] for n in left}
-        free = [n for n in left if not any(repro.overlap(d, o) for d in n.deps for o in made[n])]
+        free = [n for n in left if not any(recorded.overlap(d, o) for d in n.deps for o in made[n])]
         left.remove(free[-1])
         yield free[-1]
 
@@ -228,7 +228,7 @@ def _fetch(tree: Path, inputs: Mapping[str, str], nodes: list[dag.Node]) -> list
         return [p for p, h in inputs.items() if recorded.hash_of(recorded.files_now(tree / p)) != h]
 
     first = wrong()
-    makers = {n.address for n in nodes for out in n.outs for p in first if repro.overlap(p, out)}
+    makers = {n.address for n in nodes for out in n.outs for p in first if recorded.overlap(p, out)}
     if makers:
         for path in first:
             remove(tree / path)
@@ -254,7 +254,7 @@ def _same_environment(tree: Path, entry: Mapping[str, Any]) -> bool:
 def _close(tree: Path, cache: Path, path: str, entry: Mapping[str, Any]) -> bool | None:
     """Whether the numbers of a differing file agree with the recorded one's; None where it has
     none, or the recorded file is not to be had."""
-    out = next(o for o in entry["outs"] if repro.overlap(path, o["path"]))
+    out = next(o for o in entry["outs"] if recorded.overlap(path, o["path"]))
     then = recorded.files(cache, out["md5"]) or {}
     md5 = then.get(path.removeprefix(out["path"]).lstrip("/"))
     if md5 is None or not (tree / path).is_file():

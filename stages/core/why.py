@@ -17,8 +17,8 @@ from stages.core import checks, dag, environment, receipts
 from stages.core.errors import UserError
 from stages.core.files import read_json
 from stages.core.params import lookup, read_yaml
-from stages.core.recorded import entries
-from stages.core.repro import changes, overlap, wanted
+from stages.core.recorded import entries, overlap
+from stages.core.repro import changes, wanted
 
 SHOWN = 4
 """Reasons of one kind that are named before "and n more"."""

@@ -23,7 +23,7 @@ from stages.core.cluster import elsewhere
 from stages.core.errors import UserError
 from stages.core.files import read_json
 from stages.core.params import read_yaml
-from stages.core.repro import overlap
+from stages.core.recorded import overlap
 from stages.core.schedule import Lease
 from stages.core.tracking.spool import key_of
 
@@ -297,7 +297,8 @@ def ready(root: Path, address: str) -> str:
 
     Raises:
         UserError: `distributed` is not installed, the tree differs from its commit, the device is
-            left open, DVC has no default remote, or nobody answers at `address`.
+            left open, DVC has no default remote or does not check what comes from it, or nobody
+            answers at `address`.
     """
     if find_spec("distributed") is None:
         raise UserError("--cluster needs Dask: `pip install -c constraints.txt -e '.[dist]'`")
@@ -314,11 +315,16 @@ def ready(root: Path, address: str) -> str:
             f"--cluster: common.device is '{device}' in params.yaml, which workers may read in "
             "different ways; write cpu or cuda"
         )
-    asked = [sys.executable, "-m", "dvc", "config", "core.remote"]
-    if subprocess.run(asked, cwd=root, capture_output=True, check=False).returncode:
+    remote = _config(root, "core.remote")
+    if not remote:
         raise UserError(
             "--cluster: results travel through a DVC remote, and there is none by default; "
             "`dvc remote add -d store ssh://host/path` names one"
+        )
+    if _config(root, f"remote.{remote}.verify").lower() != "true":
+        raise UserError(
+            "--cluster: DVC would take damaged files from the remote for whole; "
+            f"`dvc remote modify {remote} verify true`, and commit it"
         )
     try:
         place = urlsplit(address)
@@ -327,6 +333,13 @@ def ready(root: Path, address: str) -> str:
     except (OSError, ValueError) as error:
         raise UserError(_nobody(address, error)) from None
     return commit
+
+
+def _config(root: Path, name: str) -> str:
+    """A value of DVC's configuration; nothing where it is not set."""
+    asked = [sys.executable, "-m", "dvc", "config", name]
+    done = subprocess.run(asked, cwd=root, capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def _nobody(address: str, error: Exception) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import py_compile
 import subprocess
 import sys
 from pathlib import Path
@@ -53,6 +54,17 @@ def test_the_lock_of_a_running_dvc_stays(root: Path) -> None:
         assert (root / ".dvc/tmp/rwlock").exists()
     finally:
         running.communicate(b"\n")
+
+
+def test_a_half_written_compiled_module_goes(root: Path) -> None:
+    (root / "stages").mkdir()
+    source = root / "stages/one.py"
+    source.write_text("VALUE = 1\n")
+    whole = Path(py_compile.compile(str(source)))
+    half = whole.with_name("two.pyc")
+    half.write_bytes(whole.read_bytes()[:-7])
+    healed(root)
+    assert whole.exists() and not half.exists()
 
 
 def test_a_half_written_lock_file_goes_and_a_whole_one_stays(root: Path) -> None:

@@ -29,22 +29,12 @@ from stages.core import lab_database
 from stages.core.errors import UserError
 from stages.core.lab import DATABASE, PASSWORD, SECRETS, Lab, read_lab
 from tests import project
+from tests.stages.core.tracking.told import POINTS, WRITERS, write_at_once
 
 HOST = "127.0.0.1"
 ADMIN, BASE = "for-the-servers-1", "for-the-database-2"
 """The two passwords: they must not be seen anywhere."""
 NAMES = lab_database.DATABASES
-WRITERS, POINTS = 8, 300
-WRITER = """
-import sys
-from mlflow.tracking import MlflowClient
-client = MlflowClient()
-run = client.create_run(sys.argv[1], run_name=sys.argv[2]).info.run_id
-print("ready", flush=True)
-sys.stdin.readline()
-for step in range(int(sys.argv[3])):
-    client.log_metric(run, "loss", step / 7, step=step)
-"""
 
 
 def lacking() -> str:
@@ -415,25 +405,7 @@ def test_artifacts_stay_below_their_root(lab: Servers) -> None:
 @real
 def test_writers_at_once_lose_nothing(lab: Servers) -> None:
     made = api(lab, "experiments/create", {"name": f"load-{time.time_ns()}"})["experiment_id"]
-    writers = [
-        subprocess.Popen(
-            [sys.executable, "-c", WRITER, made, f"w{number}", str(POINTS)],
-            env={**os.environ, **lab.user(), "MLFLOW_DISABLE_TELEMETRY": "true"},
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )
-        for number in range(WRITERS)
-    ]  # fmt: skip
-    for writer in writers:
-        assert writer.stdout and writer.stdout.readline() == "ready\n"
-    begun = time.monotonic()
-    for writer in writers:
-        assert writer.stdin
-        writer.stdin.write("go\n")
-        writer.stdin.flush()
-    for writer in writers:
-        _, said = writer.communicate(timeout=600)
-        assert writer.returncode == 0 and "rror" not in said, said
-    print(f"{WRITERS} x {POINTS} metrics in {time.monotonic() - begun:.1f} s")
+    write_at_once(made, lab.user())
     runs = recorded(lab, made)
     assert len(runs) == WRITERS
     for run in runs.values():

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +17,7 @@ from stages.core.tracking.drain import Drain, ServerAway
 from stages.core.tracking.mlflow_sink import MlflowSink
 from stages.core.tracking.spool import home, key_of
 from stages.core.tracking.track import track
+from tests.stages.core.tracking import told
 from tests.stages.core.tracking.told import (
     artifacts,
     drained,
@@ -30,6 +28,7 @@ from tests.stages.core.tracking.told import (
     runs,
     until,
 )
+from tests.test_remotes import free_port
 
 
 @pytest.fixture
@@ -92,22 +91,9 @@ def test_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 def test_a_real_server(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port = taken.getsockname()[1]
+    port = free_port()
     uri = f"http://127.0.0.1:{port}"
-    words = ["server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    words += ["--backend-store-uri", f"sqlite:///{project}/mlflow.db"]
-    words += ["--artifacts-destination", str(project / "served")]
-    environment = {
-        **os.environ,
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-    }
-    with (project / "server.log").open("wb") as log:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "mlflow", *words], env=environment, stdout=log, stderr=log
-        )
+    server = told.server(project, port)
     try:
         until(lambda: why_away(uri) is None, 120)
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +15,17 @@ from stages.core.tracking.mlflow_sink import MlflowSink
 from stages.core.tracking.spool import Tracker
 
 CODE = Path(__file__).parents[4]
+WRITERS, POINTS = 8, 300
+WRITER = """
+import sys
+from mlflow.tracking import MlflowClient
+client = MlflowClient()
+run = client.create_run(sys.argv[1], run_name=sys.argv[2]).info.run_id
+print("ready", flush=True)
+sys.stdin.readline()
+for step in range(int(sys.argv[3])):
+    client.log_metric(run, "loss", step / 7, step=step)
+"""
 
 
 def opened(root: Path, key: str = "k1", **more: Any) -> Tracker:
@@ -71,6 +86,46 @@ def onnx_file(path: Path) -> Path:
     model.ir_version = 9
     save(model, path)
     return path
+
+
+def write_at_once(experiment: str, env: Mapping[str, str]) -> None:
+    """Have WRITERS processes log POINTS metrics each at the same time; none may fail."""
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-c", WRITER, experiment, f"w{number}", str(POINTS)],
+            env={**os.environ, **env, "MLFLOW_DISABLE_TELEMETRY": "true"},
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for number in range(WRITERS)
+    ]  # fmt: skip
+    for writer in writers:
+        assert writer.stdout and writer.stdout.readline() == "ready\n"
+    begun = time.monotonic()
+    for writer in writers:
+        assert writer.stdin
+        writer.stdin.write("go\n")
+        writer.stdin.flush()
+    for writer in writers:
+        _, said = writer.communicate(timeout=600)
+        assert writer.returncode == 0 and "rror" not in said, said
+    print(f"{WRITERS} x {POINTS} metrics in {time.monotonic() - begun:.1f} s")
+
+
+def server(root: Path, port: int) -> subprocess.Popen[bytes]:
+    """MLflow's own server on the project's SQLite database."""
+    words = ["server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    words += ["--backend-store-uri", f"sqlite:///{root}/mlflow.db"]
+    words += ["--artifacts-destination", str(root / "served")]
+    environment = {
+        **os.environ,
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
+    with (root / "server.log").open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "mlflow", *words],
+            env=environment, stdout=log, stderr=log, start_new_session=True,
+        )  # fmt: skip
 
 
 def until(happens: Any, seconds: float = 30.0) -> None:
