@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from stages.core import dag, receipts
+from stages.core import dag, receipts, recorded
 from stages.core.attempt import Outcome, attempt
 from stages.core.files import write_text
 from stages.core.params import read_yaml
@@ -137,6 +137,8 @@ def _run(
     )  # fmt: skip
     if outcome.state == "failed":
         return outcome, None
+    if outcome.state == "ran":
+        _drop_damaged(root, node)
     _patiently(root, ["push", "--quiet", "--run-cache", task.address], stop)
     return outcome, receipts.read(root, node)
 
@@ -145,6 +147,39 @@ def _node(root: Path, address: str) -> dag.Node:
     values = read_yaml(root / "params.yaml")
     paper = address.removeprefix("pipelines/").partition("/dvc.yaml:")[0]
     return next(n for n in dag.nodes(root, paper, values) if n.address == address)
+
+
+def _drop_damaged(root: Path, node: dag.Node) -> None:
+    """Delete damaged copies of a stage's files from the remote, so that a push brings whole ones.
+
+    DVC pushes nothing that the remote has by name. Few files are there before they are pushed: a
+    stage runs where its result was not to be had, or not whole.
+
+    Raises:
+        Away: the remote does not answer.
+    """
+    from dvc.repo import Repo
+    from dvc_data.hashfile.db import HashFileDB, get_index
+    from dvc_objects.errors import ObjectFormatError
+
+    cache = recorded.cache_folder(root)
+    outs = {out["md5"] for out in recorded.entries(root, node.paper)[node.name]["outs"]}
+    hashes = {md5 for out in outs for md5 in (recorded.files(cache, out) or {}).values()} | outs
+    try:
+        with Repo(str(root)) as repo:
+            store = repo.cloud.get_remote_odb()
+            for md5 in store.oids_exist(sorted(hashes)):
+                try:
+                    # The general one, which deletes what is damaged; that of a folder on this
+                    # machine trusts whatever is read-only.
+                    HashFileDB.check(store, md5)
+                except ObjectFormatError:
+                    # Where the remote has a folder's list, DVC takes its files to be there too.
+                    for there in store.oids_exist(sorted(outs)):
+                        store.delete(there)
+                    get_index(store).clear()
+    except Exception as error:
+        raise Away(f"{type(error).__name__}: {error}") from error
 
 
 def _follow(root: Path, task: Task) -> None:
