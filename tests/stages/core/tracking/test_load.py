@@ -18,6 +18,8 @@ from tests.stages.core.tracking import told
 from tests.stages.core.tracking.told import POINTS, WRITERS, history, opened, runs, until
 from tests.test_remotes import free_port
 
+EACH = 100
+"""Points before and after the kill: longer curves are thinned on purpose."""
 pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 
@@ -77,11 +79,11 @@ def test_a_server_killed_while_a_stage_reports_loses_nothing(
 ) -> None:
     tracker = opened(project)
     sender.ensure_sender(project)
-    for step in range(POINTS):
+    for step in range(EACH):
         tracker.metric("loss", step / 7, step=step)
     until(lambda: "prune@random-0-1" in runs(project), 60)
     end(server)
-    for step in range(POINTS, 2 * POINTS):
+    for step in range(EACH, 2 * EACH):
         tracker.metric("loss", step / 7, step=step)
     tracker.close("FINISHED")
     until(lambda: sender.away(project) is not None, 60)
@@ -90,7 +92,7 @@ def test_a_server_killed_while_a_stage_reports_loses_nothing(
         (project / "params.yaml").write_text("common: {}\n")
         assert track(project, Console()) == 0
         run = runs(project)["prune@random-0-1"]
-        assert sorted(history(project, run, "loss")) == [(n, n / 7) for n in range(2 * POINTS)]
+        assert sorted(history(project, run, "loss")) == [(n, n / 7) for n in range(2 * EACH)]
         assert run.info.status == "FINISHED"
     finally:
         end(again)
