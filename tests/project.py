@@ -76,13 +76,13 @@ def outputs(folder: Path) -> dict[str, str]:
     return {o["path"]: o["md5"] for s in lock["stages"].values() for o in s["outs"]}
 
 
-def rot(store: Path, original: Path) -> Path:
+def rot(store: Path, original: Path, at: int = 0) -> Path:
     """Change one bit of the stored copy of a file, as a disk may: size, mode and time stay."""
     data = original.read_bytes()
     (copy,) = (f for f in store.rglob("*") if f.is_file() and f.read_bytes() == data)
     was = copy.stat()
     copy.chmod(0o644)
-    copy.write_bytes(bytes([data[0] ^ 1]) + data[1:])
+    copy.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
     copy.chmod(was.st_mode)
     os.utime(copy, ns=(was.st_atime_ns, was.st_mtime_ns))
     return copy

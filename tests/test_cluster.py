@@ -264,7 +264,7 @@ def test_the_remote_may_be_away_for_a_while(dav: Lab, expected: dict[str, str]) 
     where, caller = teaching(dav, "one")
     server.kill()
     server.wait()
-    time.sleep(30)
+    time.sleep(60)
     dav.webdav()
     finished(dav, caller, "caller")
     assert project.outputs(where) == expected
@@ -272,7 +272,11 @@ def test_the_remote_may_be_away_for_a_while(dav: Lab, expected: dict[str, str]) 
 
 
 @pytest.mark.long
-def test_a_damaged_file_of_the_remote_is_made_anew(lab: Lab, expected: dict[str, str]) -> None:
+@pytest.mark.parametrize("here", [False, True])
+def test_a_damaged_file_of_the_remote_is_replaced(
+    lab: Lab, expected: dict[str, str], here: bool
+) -> None:
+    """By the caller, where the result is `here`, and else by a worker that makes it again."""
     first = lab.clone("first")
     project.repro(first)
     project.run(first, "dvc", "push", "-q")
@@ -281,12 +285,20 @@ def test_a_damaged_file_of_the_remote_is_made_anew(lab: Lab, expected: dict[str,
     assert copy.read_bytes() != whole.read_bytes()
     lab.scheduler()
     lab.worker("one")
-    where = lab.clone("caller")
-    for name in ("pipelines/demo/dvc.lock", "work/environment.json", "work/device.json"):
-        (where / name).parent.mkdir(exist_ok=True)
-        shutil.copy(first / name, where / name)
-    finished(lab, lab.caller(where), "caller")
-    assert project.outputs(where) == expected
+    where = first if here else lab.clone("caller")
+    if here:  # what stands on it must run again, by a commit of which nobody has a result
+        project.change(where, "demo.prune.share", 0.25)
+        project.run(where, "git", "commit", "-qam", "a smaller share")
+        project.run(where, "git", "push", "-q", "origin", "HEAD:refs/heads/other")
+    else:
+        for name in ("pipelines/demo/dvc.lock", "work/environment.json", "work/device.json"):
+            (where / name).parent.mkdir(exist_ok=True)
+            shutil.copy(first / name, where / name)
+    finished(lab, lab.caller(where), where.name)
+    if not here:
+        assert project.outputs(where) == expected
+    assert project.outputs(where)["work/demo/teach"] == expected["work/demo/teach"]
+    project.run(where, "dvc", "status", "-q", "pipelines/demo/dvc.yaml")
     for there in (copy, where / "work/demo/teach/model.safetensors"):
         assert there.read_bytes() == whole.read_bytes()
 
@@ -304,14 +316,21 @@ def ip(*words: str) -> None:
     subprocess.run(["ip", *words], check=True, capture_output=True)
 
 
+ASKED = """
+import socket
+host, port = "{}".removeprefix("tcp://").split(":")
+socket.create_connection((host, int(port)), timeout=3)
+"""
+
+
 @pytest.fixture
 def wire() -> Iterator[Wire]:
+    if os.geteuid() or shutil.which("ip") is None:
+        pytest.skip("only root, with iproute2, may make a network")
     number = os.getpid() % 250
     wire = Wire(f"retort{number}", f"rt{number}a", f"10.203.{number}.1", f"10.203.{number}.2")
-    try:
-        ip("netns", "add", wire.name)
-    except (OSError, subprocess.CalledProcessError):
-        pytest.skip("only root, with iproute2, may make a network")
+    subprocess.run(["ip", "netns", "del", wire.name], check=False, capture_output=True)
+    ip("netns", "add", wire.name)
     try:
         far = f"rt{number}b"
         ip("link", "add", wire.link, "type", "veth", "peer", "name", far, "netns", wire.name)
@@ -339,6 +358,8 @@ def test_the_network_may_be_cut_for_a_minute(
         caller = lab.caller(where)
         lab.until("nobody teaches", lambda: lab.teaching("one"))
         ip("link", "set", wire.link, "down")
+        away = ["ip", "netns", "exec", wire.name, sys.executable, "-c", ASKED.format(lab.address)]
+        assert subprocess.run(away, capture_output=True, check=False).returncode
         time.sleep(60)
         ip("link", "set", wire.link, "up")
         finished(lab, caller, "caller")

@@ -118,7 +118,8 @@ def _run_stage(root: Path, paper: str, stage: str, variant: str | None, seeds: s
     for dep in node.deps:
         if not (root / dep).exists():
             raise UserError(f"missing input: {dep}; `dvc repro` makes it, `dvc pull` fetches it")
-    refuse_damaged(root, node)
+    with _logged(root, node):
+        refuse_damaged(root, node, values)
     keys = tracked_keys(module.Params, dag.section(paper), stage, variant)
     source = {
         "code": digests.of_paths(root, node.code),

@@ -8,6 +8,7 @@ module, at which every later import stops.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import marshal
 from collections.abc import Callable
@@ -33,17 +34,28 @@ def heal(root: Path, say: Callable[[str], object]) -> None:
     running = root / ".dvc/tmp/rwlock"
     if running.is_file() and not _alive(running):
         remove(running)
-    for lock in [root / "dvc.lock", *sorted((root / "pipelines").rglob("dvc.lock"))]:
-        if lock.is_file() and not _whole(lock):
-            remove(lock)
-            say(
-                f"{lock.relative_to(root)} was half-written when DVC was killed and is deleted; "
-                "finished results come back from DVC's cache"
-            )
+    locks = [root / "dvc.lock", *sorted((root / "pipelines").rglob("dvc.lock"))]
+    if any(lock.is_file() and not _whole(lock) for lock in locks):
+        _drop_half(root, locks, say)
     for folder in ("stages", "pipelines"):
         for compiled in (root / folder).rglob("*.pyc"):
             if not _loads(compiled):
                 remove(compiled)
+
+
+def _drop_half(root: Path, locks: list[Path], say: Callable[[str], object]) -> None:
+    """Delete those that are half-written, but not while a DVC holds its lock and writes them."""
+    from dvc.lock import LockError, make_lock
+
+    folder = root / ".dvc/tmp"
+    with contextlib.suppress(LockError), make_lock(str(folder / "lock"), str(folder)):
+        for lock in locks:
+            if lock.is_file() and not _whole(lock):
+                remove(lock)
+                say(
+                    f"{lock.relative_to(root)} was half-written when DVC was killed and is deleted;"
+                    " finished results come back from DVC's cache"
+                )
 
 
 def _alive(path: Path) -> bool:
@@ -77,7 +89,7 @@ def _loads(compiled: Path) -> bool:
         marshal.loads(compiled.read_bytes()[PYC_HEADER:])
     except (EOFError, ValueError, TypeError):
         return False
-    except FileNotFoundError:  # another process has replaced it
+    except OSError:  # another process has replaced it, or it is another user's
         pass
     return True
 

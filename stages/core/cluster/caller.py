@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pickle
 import socket
@@ -99,6 +100,8 @@ class Cluster:
         self._unfit: dict[str, str] = {}
         """Dask's address of each worker that cannot run this project's stages -> why."""
         self._locks: dict[str, str] = {}
+        self._not_taken: set[str] = set()
+        """Addresses of stages whose results did not come home."""
         self._told_to_stop = threading.Event()
         self._connecting = threading.Lock()
         self._tried = 0.0
@@ -192,6 +195,7 @@ class Cluster:
             above=tuple(self.above(node)),
             seconds=limit,
             env=passed or {"RETORT_TRACKING": "off"},
+            recheck=node.address in self._not_taken,
         )
         try:
             answer = self._ask(task, cancel)
@@ -200,12 +204,15 @@ class Cluster:
             lost = bool(names & {*LOST}) or isinstance(error, OSError | UserError)
             told = f"{type(error).__name__}: {error}"
             return Outcome("failed", time.monotonic() - begun, told, passing=lost)
+        if answer.unread:
+            self._share_anew(task.above)
         if answer.outcome.state == "failed":
             return answer.outcome
         said(f"made by {answer.host}")
         taken = self._take_home(node, limit, cancel, said)
         spent = time.monotonic() - begun
         if taken.state == "failed":
+            self._not_taken.add(node.address)
             return Outcome("failed", spent, taken.message, passing=True)
         own = self.root / node.folder / "provenance.json"
         if answer.receipt and own.is_file() and answer.receipt["key"] == key_of(read_json(own)):
@@ -247,6 +254,13 @@ class Cluster:
             )  # fmt: skip
             if done.returncode:
                 raise UserError(f"`dvc push` failed:\n{done.stderr.strip()}")
+
+    def _share_anew(self, addresses: Sequence[str]) -> None:
+        """Replace damaged copies in the remote by what is here, where it is here."""
+        with self.home, contextlib.suppress(elsewhere.Away, UserError, KeyError):
+            for address in addresses:
+                elsewhere.drop_damaged(self.root, self.every[address])
+            self._share(addresses)
 
     def _ask(self, task: elsewhere.Task, cancel: threading.Event) -> elsewhere.Answer:
         """Have a worker that is fit run a task; raises what Dask raises."""
@@ -336,8 +350,8 @@ def ready(root: Path, address: str) -> str:
 
 
 def _config(root: Path, name: str) -> str:
-    """A value of DVC's configuration; nothing where it is not set."""
-    asked = [sys.executable, "-m", "dvc", "config", name]
+    """A value that workers will read too, from the configuration that git keeps; or nothing."""
+    asked = [sys.executable, "-m", "dvc", "config", "--project", name]
     done = subprocess.run(asked, cwd=root, capture_output=True, text=True, check=False)
     return done.stdout.strip() if done.returncode == 0 else ""
 

@@ -37,6 +37,8 @@ class Task:
         above: addresses of the stages whose outputs this one reads.
         seconds: after which it is ended.
         env: variables to be set beside the worker's own.
+        recheck: whether the remote's copies of the result are to be looked at: the caller could
+            not take them home.
     """
 
     run: str
@@ -47,6 +49,7 @@ class Task:
     above: Sequence[str]
     seconds: float
     env: Mapping[str, str]
+    recheck: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ class Answer:
         worker: where, as Dask knows it.
         receipt: the newest that the worker has of this stage.
         unfit: whether no stage can run there.
+        unread: whether what the stage reads could not be pulled.
     """
 
     outcome: Outcome
@@ -65,6 +69,7 @@ class Answer:
     worker: str
     receipt: dict[str, Any] | None = None
     unfit: bool = False
+    unread: bool = False
 
 
 class Unfit(Exception):
@@ -73,6 +78,10 @@ class Unfit(Exception):
 
 class Away(Exception):
     """The remote does not answer."""
+
+
+class Unread(Away):
+    """The remote does not give what the stage reads."""
 
 
 def cancel(run: str) -> None:
@@ -106,7 +115,8 @@ def run(asked: str) -> str:
     except (Unfit, Away) as error:
         spent, unfit = time.monotonic() - begun, isinstance(error, Unfit)
         outcome = Outcome("failed", spent, f"{host}: {error}", passing=not unfit)
-        answer = Answer(outcome, host, worker.address, unfit=unfit)
+        unread = isinstance(error, Unread)
+        answer = Answer(outcome, host, worker.address, unfit=unfit, unread=unread)
     return json.dumps(asdict(answer))
 
 
@@ -130,15 +140,18 @@ def _run(
             write_text(root / name, text)
     node = _node(root, task.address)
     if task.above:
-        _patiently(root, ["pull", "--quiet", "--force", *task.above], stop)
+        try:
+            _patiently(root, ["pull", "--quiet", "--force", *task.above], stop)
+        except Away as error:
+            raise Unread(str(error)) from error
     outcome = attempt(
         root, task.address, {**os.environ, **task.env},
         seconds=task.seconds, cancel=stop, said=said, words=["--pull"],
     )  # fmt: skip
     if outcome.state == "failed":
         return outcome, None
-    if outcome.state == "ran":
-        _drop_damaged(root, node)
+    if outcome.state == "ran" or task.recheck:
+        _insist(lambda: drop_damaged(root, node), stop)
     _patiently(root, ["push", "--quiet", "--run-cache", task.address], stop)
     return outcome, receipts.read(root, node)
 
@@ -149,7 +162,7 @@ def _node(root: Path, address: str) -> dag.Node:
     return next(n for n in dag.nodes(root, paper, values) if n.address == address)
 
 
-def _drop_damaged(root: Path, node: dag.Node) -> None:
+def drop_damaged(root: Path, node: dag.Node) -> None:
     """Delete damaged copies of a stage's files from the remote, so that a push brings whole ones.
 
     DVC pushes nothing that the remote has by name. Few files are there before they are pushed: a
@@ -167,18 +180,20 @@ def _drop_damaged(root: Path, node: dag.Node) -> None:
     hashes = {md5 for out in outs for md5 in (recorded.files(cache, out) or {}).values()} | outs
     try:
         with Repo(str(root)) as repo:
-            store = repo.cloud.get_remote_odb()
+            store, damaged = repo.cloud.get_remote_odb(), 0
             for md5 in store.oids_exist(sorted(hashes)):
                 try:
                     # The general one, which deletes what is damaged; that of a folder on this
                     # machine trusts whatever is read-only.
                     HashFileDB.check(store, md5)
                 except ObjectFormatError:
-                    # Where the remote has a folder's list, DVC takes its files to be there too.
-                    for there in store.oids_exist(sorted(outs)):
-                        store.delete(there)
-                    get_index(store).clear()
-    except Exception as error:
+                    damaged += 1
+            # Where the remote has a folder's list, DVC takes its files to be there too.
+            for md5 in store.oids_exist(sorted(outs)) if damaged else []:
+                store.delete(md5)
+            if damaged:
+                get_index(store).clear()
+    except Exception as error:  # each protocol's library has its own
         raise Away(f"{type(error).__name__}: {error}") from error
 
 
@@ -218,14 +233,23 @@ def _patiently(root: Path, words: Sequence[str], stop: threading.Event) -> None:
     Raises:
         Away: it did not come back.
     """
-    for wait in (*WAITS, None):
-        done = subprocess.run(
-            [sys.executable, "-m", "dvc", *words],
-            cwd=root, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        if done.returncode == 0:
-            return
-        if wait is None or stop.wait(wait):
-            break
-    told = (done.stderr or done.stdout).strip().splitlines()
-    raise Away(f"`dvc {words[0]}` failed: {' '.join(told[-3:])}")
+    _insist(lambda: _dvc(root, words), stop)
+
+
+def _insist(work: Callable[[], None], stop: threading.Event) -> None:
+    for wait in WAITS:
+        try:
+            return work()
+        except Away:
+            if stop.wait(wait):
+                raise
+    return work()
+
+
+def _dvc(root: Path, words: Sequence[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", *words], cwd=root, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        told = (done.stderr or done.stdout).strip().splitlines()
+        raise Away(f"`dvc {words[0]}` failed: {' '.join(told[-3:])}")
