@@ -84,6 +84,12 @@ def test_arms_differ_in_what_their_names_say(profile: str) -> None:
     assert full.temporal.reduction == "mean"
     total = full.temporal.model_copy(update={"reduction": "sum"})
     changes |= {"tmd_sum": bare | {"temporal": total}, "q_vdit_sum": {"temporal": total}}
+    if "as_released" in found:  # trap 2(f)-4: no branch of the release is the paper's
+        released = found["as_released"]
+        assert released.inner == 32 and released.gain == "doubled" and released.beside == "token"
+        assert not released.inputs and not released.masked and released.temporal is not None
+        inner = Arm(inner=32, scope="model", branch_rate=released.branch_rate)
+        assert found["released_inner"] == inner
     for name, change in changes.items():
         if name in found:
             assert found[name] == full.model_copy(update=change), name
