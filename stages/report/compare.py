@@ -34,7 +34,8 @@ def run(root: Path) -> None:
     text = board.markdown(papers)
     write_text(reports / "README.md", text)
     _embed(root / "README.md", text)
-    page = render("index.html", papers=papers, counts=tally(claims))
+    shared = index.read_foundations(root)
+    page = render("index.html", papers=papers, foundations=shared, counts=tally(claims))
     write_text(reports / "index.html", page)
 
 

@@ -11,6 +11,8 @@ from stages.core.files import read_json
 from stages.core.params import read_yaml
 from stages.report import card, facts
 
+FOUNDATIONS = "foundations/"
+
 
 def read_papers(root: Path) -> list[dict[str, Any]]:
     """What the board says of each paper that has a pipeline, in the order of their names.
@@ -18,8 +20,14 @@ def read_papers(root: Path) -> list[dict[str, Any]]:
     A paper without results stays on the board, with what is missing.
     """
     values = read_yaml(root / "params.yaml")
-    names = [name for name in dag.papers(root) if not name.startswith("foundations/")]
+    names = [name for name in dag.papers(root) if not name.startswith(FOUNDATIONS)]
     return [_paper(root, name, values) for name in names]
+
+
+def read_foundations(root: Path) -> list[dict[str, Any]]:
+    """What papers share, as `read_papers` gives a paper: it has cost and status, and no claims."""
+    values = read_yaml(root / "params.yaml")
+    return [_paper(root, name, values) for name in dag.papers(root) if name.startswith(FOUNDATIONS)]
 
 
 def _paper(root: Path, name: str, values: dict[str, Any]) -> dict[str, Any]:
