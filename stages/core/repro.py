@@ -174,7 +174,7 @@ def _side_by_side(
     # Its own server makes a database the first time, which takes 20 s, and more on a busy machine.
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
     if cluster:
-        from stages.core.cluster.caller import ready
+        from stages.core.cluster.ready import ready
 
         ready(root, cluster)  # before Prefect starts, which would show a user's mistake as a fault
     flow = importlib.import_module("pipelines.flow")
