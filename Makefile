@@ -24,7 +24,8 @@ help: ## this list
 	@echo "PAPER=sepprune limits repro, smoke, bench and verify to one paper."
 	@echo "JOBS=2 has repro and smoke run two stages at a time."
 	@echo "CLUSTER=tcp://host:8786 has repro run stages on a Dask cluster."
-	@echo "PROFILE=smoke has verify run that profile twice from nothing and compare."
+	@echo "PROFILE=smoke has verify run that profile twice from nothing and compare;"
+	@echo "with JOBS=2 beside it, once side by side and once by bare dvc repro, timed."
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if v >= (3, 11) else f"Retort needs Python 3.11 or later, this is {v[0]}.{v[1]}; name one with make PYTHON=…")'
@@ -69,7 +70,7 @@ retrain: $(STAMP) ## make a paper's network anew (PAPER=merlin), and decide if i
 	@$(BIN)/python -m stages retrain $(PAPER) $(if $(DRY),--dry-run) $(SIDE)
 
 verify: $(STAMP) ## run stages again in a clean copy; the bytes must be dvc.lock's (BUDGET=10m)
-	@$(BIN)/python -m stages verify $(PAPERS) $(if $(BUDGET),--budget $(BUDGET)) $(if $(PROFILE),--profile $(PROFILE))
+	@$(BIN)/python -m stages verify $(PAPERS) $(if $(BUDGET),--budget $(BUDGET)) $(if $(PROFILE),--profile $(PROFILE) $(SIDE))
 
 clean: $(STAMP) ## delete working files; says what DVC's cache may drop (GC=1 drops it)
 	@$(BIN)/python -m stages clean $(if $(GC),--gc)

@@ -39,8 +39,6 @@ TRIES = 3
 LEAST_SECONDS = 600.0
 """A stage is ended when it takes longer than this and `PATIENCE` times its last run."""
 PATIENCE = 10.0
-
-
 PATIENT = 12 * 3600.0
 """Seconds that a scheduled retraining waits for another one in the same clone."""
 
@@ -121,6 +119,8 @@ def reproduce(
             run = stack.enter_context(Cluster(cluster, run, every, {*stages} - stay))
         stack.enter_context(shown(live))
         failures = _drive(schedule, machine, live, run)
+    own = {node.address: receipts.read(base, node) for node in nodes}
+    live.overhead({a: r["seconds"] - r["start_seconds"] for a, r in own.items() if r})
     _tell(schedule, base, chosen)
     return failures
 

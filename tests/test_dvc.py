@@ -226,7 +226,12 @@ def test_what_dvc_shows_is_of_use(folder: Path) -> None:
     diff = project.run(folder, "dvc", "params", "diff").stdout
     assert "demo.teach.steps" in diff and "120" in diff and "60" in diff
     project.change(folder, "demo.teach.steps", 120)
-    project.run(folder, "dvc", "exp", "run", "-q", "-S", "demo.teach.steps=60", DEMO)
+    me = {
+        f"GIT_{who}_{what}": "nobody"
+        for who in ("AUTHOR", "COMMITTER")
+        for what in ("NAME", "EMAIL")
+    }
+    project.run(folder, "dvc", "exp", "run", "-q", "-S", "demo.teach.steps=60", DEMO, **me)
     table = project.run(folder, "dvc", "exp", "show", "--only-changed", "--csv").stdout.splitlines()
     column = next(i for i, name in enumerate(table[0].split(",")) if "demo.teach.steps" in name)
     assert {row.split(",")[column] for row in table[1:]} == {"120", "60"}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,7 @@ class Live:
         self.schedule, self.jobs, self.console = schedule, jobs, console
         self.last: dict[str, str] = {}
         self.begun: dict[str, float] = {}
+        self.took: dict[str, float] = {}
         self.said = time.monotonic()
 
     def wait(self, for_what: str) -> None:
@@ -77,6 +79,7 @@ class Live:
 
     def end(self, address: str, outcome: Outcome, left_out: list[str]) -> None:
         self.begun.pop(address, None)
+        self.took[address] = outcome.seconds
         colour = COLOURS[outcome.state]
         self.console.print(
             Text.assemble(
@@ -87,6 +90,17 @@ class Live:
             self.console.print(Text(outcome.message))
         if left_out:
             self.console.print(f"left out for it: {', '.join(map(self._name, left_out))}")
+
+    def overhead(self, work: Mapping[str, float]) -> None:
+        """Tell what running a stage took beside its work: DVC, starts, transfers.
+
+        Args:
+            work: by address, seconds of the last run of each stage.
+        """
+        ran = [a for a, state in self.schedule.states.items() if state == "ran" and a in work]
+        if ran:
+            median = statistics.median(self.took[a] - work[a] for a in ran)
+            self.console.print(f"beside their own work stages took {median:.1f} s each (median)")
 
     def _spent(self, address: str) -> float:
         return time.monotonic() - self.begun[address] if address in self.begun else 0.0

@@ -27,6 +27,8 @@ from stages.core.recorded import overlap
 
 SPARE_GB = 1.0
 """Free space to keep beyond what the stages are expected to write."""
+CALLER = "RETORT_CALLER"
+"""Environment variable: id of the process that runs stages side by side."""
 
 
 def reproduce(root: Path, papers: list[str], jobs: int = 1, cluster: str | None = None) -> int:
@@ -169,6 +171,8 @@ def _side_by_side(
     root: Path, papers: list[str], jobs: int, plan: list[dag.Node], cluster: str | None
 ) -> list[dict[str, str]]:
     """Run the stages of `plan` by the flow `reproduce`, without a server of Prefect's."""
+    _end_left_servers()
+    os.environ[CALLER] = str(os.getpid())
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     # Its own server makes a database the first time, which takes 20 s, and more on a busy machine.
@@ -186,6 +190,18 @@ def _side_by_side(
         cluster=cluster,
     )
     return found
+
+
+def _end_left_servers() -> None:
+    """Prefect's temporary server outlives a caller that was killed by `kill -9`."""
+    import psutil
+
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            env = process.environ()
+            ours = CALLER in env and "PREFECT__SERVER_EPHEMERAL" in env
+            if ours and not psutil.pid_exists(int(env[CALLER])):
+                process.terminate()
 
 
 def _helper(root: Path) -> contextlib.AbstractContextManager[dict[str, str]]:

@@ -113,14 +113,19 @@ def verify(argv: list[str]) -> int:
     )
     parser.add_argument(
         "--profile",
-        choices=["smoke", "lab", "paper"],
-        help="instead: run this profile, which has no committed results, twice from nothing",
+        choices=["smoke", "desk", "lab", "paper"],
+        help="instead: run this profile twice from nothing, and compare the runs with each other",
+    )
+    parser.add_argument(
+        "--jobs", type=_positive, help="stages at a time in the first of both; tells the times"
     )
     asked = parser.parse_args(argv)
     if asked.profile:
         if asked.budget:
-            parser.error("--budget goes with the profile desk, whose results are committed")
-        return twice(find_root(), asked.profile, asked.paper or [])
+            parser.error("--budget goes with the committed results, not with --profile")
+        return twice(find_root(), asked.profile, asked.paper or [], asked.jobs or 1)
+    if asked.jobs:
+        parser.error("--jobs goes with --profile")
     return run(find_root(), asked.paper or [], asked.budget)
 
 
