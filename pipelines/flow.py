@@ -10,8 +10,8 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
-import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
@@ -27,18 +27,19 @@ from prefect.artifacts import (
 from prefect.tasks import exponential_backoff
 from rich.console import Console
 
-from stages.core import dag, receipts, warm
-from stages.core.attempt import Outcome
+from stages.core import dag, environment, receipts, warm
+from stages.core.attempt import GRACE_SECONDS, Outcome
 from stages.core.cluster.caller import Cluster, Here
+from stages.core.heal import heal
 from stages.core.live import Live, shown
+from stages.core.machine import cores, gpus
 from stages.core.params import read_yaml
 from stages.core.schedule import WHOLE, Lease, Machine, Need, Schedule
 
 TRIES = 3
 """Of a stage whose failure may pass."""
-LEAST_SECONDS = 600.0
-"""A stage is ended when it takes longer than this and `PATIENCE` times its last run."""
-PATIENCE = 10.0
+TABLE_SECONDS = 30.0
+"""The table of stages in Prefect's page is written anew at most this often."""
 PATIENT = 12 * 3600.0
 """Seconds that a scheduled retraining waits for another one in the same clone."""
 
@@ -49,6 +50,15 @@ class Passing(Exception):
 
 class Failed(Exception):
     """A failure that stays."""
+
+
+class Incomplete(Exception):
+    """Some stages failed; its `failures` are paper, stage and message of each."""
+
+    def __init__(self, failures: list[dict[str, str]]) -> None:
+        told = "; ".join(f"{f['paper']} {f['stage']}: {f['message']}" for f in failures)
+        super().__init__(told)
+        self.failures = failures
 
 
 def _may_pass(_: object, run: object, state: Any) -> bool:
@@ -83,7 +93,7 @@ def reproduce(
     root: str = ".",
     stages: list[str] | None = None,
     cluster: str | None = None,
-) -> list[dict[str, str]]:
+) -> None:
     """Run what must run of `papers`, up to `jobs` stages at a time.
 
     Args:
@@ -92,8 +102,8 @@ def reproduce(
         cluster: address of a Dask scheduler, whose workers then run all stages but bench and those
             of the report; as many at a time as there are workers, whatever `jobs` says.
 
-    Returns:
-        The failures: paper, stage and message of each.
+    Raises:
+        Incomplete: stages failed; all that do not stand on them have run.
     """
     from stages.core.repro import planned, wanted
 
@@ -102,13 +112,15 @@ def reproduce(
     chosen = papers or dag.papers(base)
     every = wanted(base, chosen, values)
     if stages is None:
+        environment.fingerprint(base)
+        heal(base, print)
         stages = [node.address for node in planned(base, chosen)]
     nodes = [node for node in every if node.address in stages]
     known = {node.address: receipts.read(base, node) for node in nodes}
     seconds = {address: own["seconds"] for address, own in known.items() if own}
     threads = values["common"]["threads"]
-    machine = Machine(max(os.cpu_count() or 1, threads), jobs, gpus(values["common"]["device"]))
-    whole = max(machine.gpus.values(), default=0)
+    machine = Machine(max(cores(), threads), jobs, gpus(values["common"]["device"]))
+    whole = min(machine.gpus.values(), default=0)  # of any one of them: a GPU has one stage
     stay = {n.address for n in nodes if n.stage in (*WHOLE, *dag.REPORTED)}
     needs = {n.address: Need(threads, n.stage in WHOLE, whole, n.address in stay) for n in nodes}
     schedule = Schedule(nodes, seconds, needs)
@@ -121,8 +133,9 @@ def reproduce(
         failures = _drive(schedule, machine, live, run)
     own = {node.address: receipts.read(base, node) for node in nodes}
     live.overhead({a: r["seconds"] - r["start_seconds"] for a, r in own.items() if r})
-    _tell(schedule, base, chosen)
-    return failures
+    _tell_board(base, chosen)
+    if failures:
+        raise Incomplete(failures)
 
 
 @task(name="decide", task_run_name="{paper}", persist_result=False)
@@ -165,22 +178,24 @@ def _drive(
     cancel = threading.Event()
     ended: queue.SimpleQueue[tuple[str, Lease, Any]] = queue.SimpleQueue()
     failures: list[dict[str, str]] = []
-    running = 0
+    awaited: set[str] = set()
 
     def submit(address: str, lease: Lease) -> None:
-        limit = max(LEAST_SECONDS, PATIENCE * schedule.seconds[address])
         live.start(address)
+        awaited.add(address)
         node = schedule.nodes[address]
-        future = run_stage.submit(
-            address,
-            lambda: run.stage(
+        limit = schedule.limits[address]
+
+        def work() -> Outcome:
+            return run.stage(
                 node, lease, limit=limit, cancel=cancel, said=lambda line: live.say(address, line)
-            ),
-            cancel,
-        )
+            )
+
+        future = run_stage.submit(address, work, cancel)
         future.add_done_callback(lambda done: ended.put((address, lease, done)))
 
     def settle(address: str, lease: Lease, future: Any) -> None:
+        awaited.discard(address)
         machine.give_back(lease)
         done = future.result(raise_on_failure=False)
         outcome = done.args[0] if isinstance(done, Passing | Failed) else done
@@ -192,51 +207,60 @@ def _drive(
             line = {"paper": node.paper, "stage": node.name, "message": outcome.message}
             failures.append(line)
 
-    with _progress(schedule) as tell:
+    with _told(schedule) as tell:
         try:
             while not schedule.over:
                 machine.others = run.others()
-                if machine.others == 0 and not running:
+                if machine.others == 0 and not awaited:
                     live.wait("workers: `python -m stages join` in a clone of its own")
                 for address, lease in schedule.start(machine):
                     submit(address, lease)
-                    running += 1
                 with contextlib.suppress(queue.Empty):
                     settle(*ended.get(timeout=0.5))
-                    running -= 1
                     tell()
                 live.tick()
         except BaseException:
-            # Ctrl-C, SIGTERM, or Prefect's page: every stage leaves its checkpoint first.
+            # Ctrl-C, SIGTERM, or Prefect's page: every stage leaves its checkpoint first. One that
+            # was being heard of just then is not heard of again.
             cancel.set()
-            while running:
-                settle(*ended.get())
-                running -= 1
+            until = time.monotonic() + 2 * GRACE_SECONDS
+            while awaited and time.monotonic() < until:
+                with contextlib.suppress(queue.Empty):
+                    settle(*ended.get(timeout=0.5))
             raise
     return failures
 
 
 @contextlib.contextmanager
-def _progress(schedule: Schedule) -> Iterator[Any]:
-    """A bar in Prefect's page; gives what brings it up to date."""
+def _told(schedule: Schedule) -> Iterator[Callable[[], None]]:
+    """A bar and a table in Prefect's page; gives what brings them up to date."""
     bar: Any = create_progress_artifact(0.0, key="progress", description="stages that have ended")
+    last = time.monotonic()
+
+    def table() -> None:
+        rows = [
+            {"stage": f"{schedule.nodes[a].paper} {schedule.nodes[a].name}", "state": state}
+            for a, state in schedule.states.items()
+        ]
+        create_table_artifact(rows, key="stages", description="how far each stage is")
 
     def tell() -> None:
+        nonlocal last
         open_ones = schedule.count("waiting") + schedule.count("running")
         share = 1 - open_ones / max(len(schedule.nodes), 1)
         update_progress_artifact(bar, round(100 * share, 1))
+        if time.monotonic() > last + TABLE_SECONDS:
+            last = time.monotonic()
+            table()
 
-    yield tell
-
-
-def _tell(schedule: Schedule, root: Path, papers: list[str]) -> None:
-    """The table of stages and the claims board, for Prefect's page."""
-    rows = [
-        {"stage": f"{schedule.nodes[a].paper} {schedule.nodes[a].name}", "ended": state}
-        for a, state in schedule.states.items()
-    ]
-    create_table_artifact(rows, key="stages", description="how each stage ended")
-    _tell_board(root, papers)
+    try:
+        yield tell
+    except KeyboardInterrupt:  # Ctrl-C, which has ended Prefect's temporary server too
+        raise
+    except BaseException:
+        table()
+        raise
+    table()
 
 
 def _tell_board(root: Path, papers: list[str]) -> None:
@@ -245,16 +269,3 @@ def _tell_board(root: Path, papers: list[str]) -> None:
 
     own = [paper for paper in read_papers(root) if paper["name"] in papers]
     create_markdown_artifact(markdown(own), key="claims", description="the claims board")
-
-
-def gpus(device: str) -> dict[int, int]:
-    """Id -> free bytes of the GPUs that stages may lease; none where they run on the CPU."""
-    if device == "cpu":
-        return {}
-    query = ["nvidia-smi", "--query-gpu=index,memory.free", "--format=csv,noheader,nounits"]
-    try:
-        told = subprocess.run(query, capture_output=True, text=True, check=True).stdout
-    except (OSError, subprocess.CalledProcessError):
-        return {}
-    rows = (line.split(",") for line in told.splitlines())
-    return {int(index): int(free) * 2**20 for index, free in rows}

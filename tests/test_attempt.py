@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from stages.core.attempt import Outcome, attempt
+from stages.core.forked import is_dvc
 from tests import project
 
 pytestmark = pytest.mark.slow
@@ -29,8 +30,9 @@ def run(folder: Path, address: str, seconds: float = 60.0, **more: object) -> Ou
 
 
 def stages_below() -> list[psutil.Process]:
+    """DVC and what it started, but not the processes of Python's that DVC is forked from."""
     own = psutil.Process().children(recursive=True)
-    return [p for p in own if p.status() != psutil.STATUS_ZOMBIE]
+    return [p for p in own if p.status() != psutil.STATUS_ZOMBIE and p.cwd() != str(Path.cwd())]
 
 
 def when_it_learns(folder: Path, work: object) -> threading.Thread:
@@ -97,11 +99,36 @@ def test_cancelled(folder: Path) -> None:
 
 
 def test_two_on_the_same_stage(folder: Path) -> None:
-    """DVC's lock decides; the other is told that it passes."""
+    """DVC's lock decides; the other waits, and finds the result."""
     run(folder, PREPARE)
     found: list[Outcome] = []
     thread = when_it_learns(folder, lambda: found.append(run(folder, TEACH)))
     first = run(folder, TEACH)
     thread.join()
     assert first.state == "ran"
-    assert found[0].state == "cached" or found[0].passing, found[0]
+    assert found[0].state == "cached", found[0]
+
+
+def test_dvc_is_killed_and_its_stage_works_on(folder: Path) -> None:
+    """The orphan holds the pipe: it is still ended when told to, and in time."""
+    run(folder, PREPARE)
+    project.change(folder, "demo.teach.steps", 100_000)
+    cancel = threading.Event()
+
+    def kill() -> None:
+        for process in stages_below():
+            if is_dvc(process.cmdline()):
+                process.kill()
+        time.sleep(0.5)
+        assert there()
+        cancel.set()
+
+    def there() -> list[psutil.Process]:
+        every = psutil.process_iter(["cwd", "status"])
+        return [p for p in every if p.info["cwd"] == str(folder)]
+
+    thread = when_it_learns(folder, kill)
+    done = attempt(folder, TEACH, project.ENV, seconds=60, cancel=cancel)
+    thread.join()
+    assert (done.state, done.message) == ("failed", "stopped") and done.seconds < 40
+    assert not there()

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 
@@ -91,7 +92,8 @@ def test_a_schedule_fires_promotes_and_refuses(
 ) -> None:
     folder, env = lab
     ours = yaml.safe_load((project.ROOT / "prefect.yaml").read_text())
-    made = {**ours["deployments"][0], "name": "demo", "parameters": {"paper": "demo"}}
+    night = next(d for d in ours["deployments"] if d["name"] == "merlin")
+    made = {**night, "name": "demo", "parameters": {"paper": "demo"}}
     made["schedules"] = [{"interval": 15}]
     (folder / "prefect.yaml").write_text(yaml.safe_dump({"name": "p", "deployments": [made]}))
     project.run(folder, *PREFECT, "work-pool", "create", "retort", "--type", "process", **env)
@@ -104,13 +106,61 @@ def test_a_schedule_fires_promotes_and_refuses(
         until(lambda: outcome(folder) == "refused", 240, log)
         share(folder, 0.75)
         until(lambda: outcome(folder) == "promoted", 240, log)
-    asked = urllib.request.Request(
-        env["PREFECT_API_URL"] + "/artifacts/filter", b"{}", {"Content-Type": "application/json"}
-    )
-    with urllib.request.urlopen(asked, timeout=10) as answer:
-        told = [a["data"] for a in json.load(answer) if a["key"] == "decision"]
+    told = artifacts(env, "decision")
     assert any("demo: refused; version 1 is the champion" in text for text in told)
     assert any("✗ quality error: worse, 2 (2 to 2)" in text for text in told)
+
+
+@pytest.mark.long
+def test_a_run_is_cancelled_in_prefects_page_and_goes_on(
+    lab: tuple[Path, dict[str, str]], tmp_path: Path
+) -> None:
+    folder, env = lab
+    ours = yaml.safe_load((project.ROOT / "prefect.yaml").read_text())
+    made = next(d for d in ours["deployments"] if d["name"] == "reproduce")
+    (folder / "prefect.yaml").write_text(yaml.safe_dump({"name": "p", "deployments": [made]}))
+    project.run(folder, *PREFECT, "work-pool", "create", "retort", "--type", "process", **env)
+    project.run(folder, *PREFECT, "--no-prompt", "deploy", "--all", **env)
+    log, states = tmp_path / "worker.log", folder / "work/.resume/demo/teach"
+    start = [*PREFECT, "deployment", "run", "reproduce/reproduce"]
+    steps = yaml.safe_load((folder / "params.yaml").read_text())["demo"]["teach"]["steps"]
+    project.change(folder, "demo.teach.steps", 100_000)
+    with running([*PREFECT, "worker", "start", "--pool", "retort"], folder, env, log):
+        project.run(folder, *start, **env)
+        until(lambda: list(states.glob("*/net/state.pt")), 120, log)
+        (run,) = asked(env, "flow_runs")
+        project.run(folder, *PREFECT, "flow-run", "cancel", run["id"], **env)
+        until(lambda: not at_work(folder), 60, log)
+        until(lambda: asked(env, "flow_runs")[0]["state_type"] == "CANCELLED", 60, log)
+        assert not (folder / "work/demo/teach").exists()
+        told = json.loads(artifacts(env, "stages")[-1])
+        assert {"stage": "demo prepare", "state": "ran"} in told
+        project.change(folder, "demo.teach.steps", steps)
+        project.run(folder, *start, **env)
+        ended = ("COMPLETED", "FAILED", "CRASHED")
+        until(lambda: any(r["state_type"] in ended for r in asked(env, "flow_runs")), 120, log)
+    assert {r["state_type"] for r in asked(env, "flow_runs")} == {"CANCELLED", "COMPLETED"}
+    assert {row["state"] for row in json.loads(artifacts(env, "stages")[-1])} <= {"ran", "cached"}
+    assert project.run(folder, "dvc", "status", "pipelines/demo/dvc.yaml").stdout.startswith("Data")
+
+
+def at_work(folder: Path) -> list[psutil.Process]:
+    """DVC and stages that run there."""
+    every = [p for p in psutil.process_iter(["cmdline", "cwd"]) if p.info["cwd"] == str(folder)]
+    return [p for p in every if {"dvc", "stages"} & {*(p.info["cmdline"] or [])}]
+
+
+def asked(env: dict[str, str], what: str) -> list[dict[str, Any]]:
+    """All that Prefect's server has of a kind, the oldest first."""
+    request = urllib.request.Request(
+        f"{env['PREFECT_API_URL']}/{what}/filter", b"{}", {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        return sorted(json.load(answer), key=lambda own: str(own["created"]))
+
+
+def artifacts(env: dict[str, str], key: str) -> list[str]:
+    return [a["data"] for a in asked(env, "artifacts") if a["key"] == key]
 
 
 def test_every_paper_is_deployed() -> None:
@@ -118,10 +168,10 @@ def test_every_paper_is_deployed() -> None:
 
     ours = yaml.safe_load((project.ROOT / "prefect.yaml").read_text())
     papers = [p for p in dag.papers(project.ROOT) if not p.startswith("foundations/")]
-    found = {d["parameters"]["paper"]: d for d in ours["deployments"]}
+    found = {d["name"]: d for d in ours["deployments"] if d["name"] != "reproduce"}
     assert sorted(found) == papers
     for paper, made in found.items():
-        assert made["schedules"] and made["name"] == paper
+        assert made["schedules"] and made["parameters"]["paper"] == paper
         file, _, flow = made["entrypoint"].partition(":")
         assert f"def {flow}(" in (project.ROOT / file).read_text()
         assert (project.ROOT / f"pipelines/{paper}/retrain.yaml").is_file()

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests import project
 
@@ -75,8 +76,12 @@ def test_the_device_is_told_by_what_differs(folder: Path) -> None:
     receipt = json.loads(path.read_text())
     receipt["device"]["cpu"] = "Abacus 3000"
     path.write_text(json.dumps(receipt))
-    device = json.loads((folder / "work/device.json").read_text())
-    (folder / "work/device.json").write_text(json.dumps(device | {"cores": 999}))
+    lock = folder / "pipelines/demo/dvc.lock"
+    entries = yaml.safe_load(lock.read_text())
+    deps = entries["stages"]["prepare"]["deps"]
+    next(dep for dep in deps if dep["path"] == "work/device.json")["md5"] = "0" * 32
+    lock.write_text(yaml.safe_dump(entries))
+    (folder / "work/device.json").unlink()  # as in a fresh clone
     assert "the device (" in told(folder)["demo:prepare"]
     assert "cpu: Abacus 3000 -> " in told(folder)["demo:prepare"]
 

@@ -7,7 +7,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
 import tempfile
 import threading
@@ -15,12 +14,19 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from stages.core import child
+from stages.core.forked import Dvc
+
+if TYPE_CHECKING:
+    import psutil
 
 BUSY = ("Unable to acquire lock", "is busy, it is being blocked by")
 """What DVC says where another DVC works on the same files; it passes."""
+BUSY_TOLD = "another DVC works on the same files"
+BUSY_SECONDS = 2.0
+"""Until a busy one is asked again."""
 GRACE_SECONDS = 30.0
 """For a stage to leave its checkpoint once it was told to end; then it is killed."""
 SHOWN = 20
@@ -56,6 +62,8 @@ def attempt(
 ) -> Outcome:
     """Run one stage through DVC, and nothing that it stands on.
 
+    Another DVC at work on the same files, such as one whose caller was killed, is waited for.
+
     Args:
         env: the whole environment of DVC.
         seconds: after which the attempt is ended and counts as failed.
@@ -64,31 +72,47 @@ def attempt(
         words: further ones for `dvc repro`, such as --pull.
     """
     begun = time.monotonic()
+    while True:
+        done = _once(root, address, env, begun, seconds, cancel, said, words)
+        late = time.monotonic() + BUSY_SECONDS > begun + seconds
+        if done.message != BUSY_TOLD or late or cancel.is_set():
+            return done
+        said(f"{BUSY_TOLD}; waiting for it to end")
+        cancel.wait(BUSY_SECONDS)
+
+
+def _once(
+    root: Path,
+    address: str,
+    env: Mapping[str, str],
+    begun: float,
+    seconds: float,
+    cancel: threading.Event,
+    said: Callable[[str], object],
+    words: Sequence[str],
+) -> Outcome:
+    until = begun + seconds
     with tempfile.TemporaryDirectory() as folder:
         book, stop = Path(folder) / "failures.jsonl", Path(folder) / "stop"
         path = os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", os.defpath)])
-        process = subprocess.Popen(
-            [sys.executable, "-m", "dvc", "repro", "--single-item", *words, address],
-            cwd=root,
+        process = Dvc(
+            ["repro", "--single-item", *words, address],
+            root,
             # DVC's commands say `python`: that must be the one that runs this.
-            env={**env, "PATH": path, "RETORT_FAILURES": str(book), child.STOP: str(stop)},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
+            {**env, "PATH": path, "RETORT_FAILURES": str(book), child.STOP: str(stop)},
         )
         why: list[str] = []
+        ended = threading.Event()
         watch = threading.Thread(
-            target=_watch, args=(process, stop, begun + seconds, cancel, why), daemon=True
+            target=_watch, args=(process.pid, stop, until, cancel, ended, why), daemon=True
         )
         watch.start()
         lines = []
-        assert process.stdout
-        for line in process.stdout:
+        for line in process.lines():
             lines.append(line.rstrip())
             said(lines[-1])
-        code = process.wait()
+        code = process.wait()  # after all that it started has closed the pipe
+        ended.set()
         watch.join()
         spent = time.monotonic() - begun
         if why:
@@ -97,57 +121,67 @@ def attempt(
         if code == 0:
             ran = any(line.startswith("Running stage") for line in lines)
             return Outcome("ran" if ran else "cached", spent)
-        return _failure(book, lines, spent)
+        return _failure(book, lines, spent, code)
 
 
 def _watch(
-    process: subprocess.Popen[str],
+    leader: int,
     stop: Path,
     until: float,
     cancel: threading.Event,
+    ended: threading.Event,
     why: list[str],
 ) -> None:
     """End the attempt when it is cancelled or its time is over; `why` is told which."""
-    while process.poll() is None:
-        if cancel.wait(0.1) or time.monotonic() > until:
+    while not ended.wait(0.1):
+        if cancel.is_set() or time.monotonic() > until:
             why.append("cancel" if cancel.is_set() else "time")
             stop.touch()
-            _end(process)
+            _end(leader, ended)
             return
 
 
-def _end(process: subprocess.Popen[str]) -> None:
-    """Tell all processes to end, as Ctrl-C does; kill what is left after the time of grace."""
+def _end(leader: int, ended: threading.Event) -> None:
+    """Tell all processes to end, as Ctrl-C does; kill what is left after the time of grace.
+
+    DVC, deaf while its stage runs, is told again and again, each other one once.
+    """
     import psutil
 
     until = time.monotonic() + GRACE_SECONDS
     told: set[int] = set()
-    family: list[psutil.Process] = []
-    while process.poll() is None:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            family = [*psutil.Process(process.pid).children(recursive=True)]
+    while not ended.is_set():
         last = time.monotonic() > until
-        for each in family:
+        for each in _family(leader):
             with contextlib.suppress(psutil.NoSuchProcess):
                 if last:
                     each.kill()
-                elif each.pid not in told:
+                elif each.pid == leader or each.pid not in told:
                     told.add(each.pid)
                     each.send_signal(signal.SIGINT)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL) if last else process.send_signal(signal.SIGINT)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(0.5)
+        ended.wait(0.5)
 
 
-def _failure(book: Path, lines: list[str], spent: float) -> Outcome:
+def _family(leader: int) -> set[psutil.Process]:
+    """The processes of a group, and all below them; its leader may have gone."""
+    import psutil
+
+    found = set()
+    for each in psutil.process_iter():
+        with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
+            if os.getpgid(each.pid) == leader:
+                found |= {each, *each.children(recursive=True)}
+    return found
+
+
+def _failure(book: Path, lines: list[str], spent: float, code: int) -> Outcome:
     text = "\n".join(lines)
     if book.is_file():
         told = json.loads(book.read_text().splitlines()[-1])
         return Outcome("failed", spent, told["message"], passing=told["passing"])
     if any(sign in text for sign in BUSY):
-        return Outcome("failed", spent, "another DVC works on the same files", passing=True)
+        return Outcome("failed", spent, BUSY_TOLD, passing=True)
     # A stage that fails says why in the book; one that was killed cannot.
-    if re.search(r"exited with (-9|137)\b", text):
+    if code < 0 or re.search(r"exited with (-9|137)\b", text):
         return Outcome("failed", spent, "its process was killed", passing=True)
     return Outcome("failed", spent, "\n".join(lines[-SHOWN:]) or "DVC said nothing")

@@ -142,7 +142,7 @@ def _run_stage(root: Path, paper: str, stage: str, variant: str | None, seeds: s
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     with (
         _logged(root, node) as log,
-        resume.held(root, node, key, lambda text: console.print(text)) as folder,
+        resume.held(root, node, key, lambda text: console.print(text)) as (folder, earlier),
     ):
         log.info("%s, key %s, %s", command(node), key, source)
         sweep(root, paper, values)
@@ -183,11 +183,14 @@ def _run_stage(root: Path, paper: str, stage: str, variant: str | None, seeds: s
             **about,
             "key": key,
             "address": node.address,
-            "seconds": round(time.monotonic() - started, 2),
+            # A run that went on from a checkpoint took what led to it, too.
+            "seconds": round(earlier + time.monotonic() - started, 2),
             "start_seconds": round(ready - started, 2),
             "output_mb": round(_size(root, node) / 2**20, 2),
             "cpu_seconds": round(
-                sum(u.ru_utime + u.ru_stime for u in usage) + float(os.environ.get(warm.START, 0)),
+                earlier  # on one thread
+                + sum(u.ru_utime + u.ru_stime for u in usage)
+                + float(os.environ.get(warm.START, 0)),
                 2,
             ),
             "peak_memory_mb": round(max(u.ru_maxrss for u in usage) / 1024, 1),

@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 
 from stages.core.files import remove
+from stages.core.forked import is_dvc
 
 PYC_HEADER = 16
 """Bytes before the code in a compiled module."""
@@ -77,9 +78,7 @@ def _pids(value: Any) -> list[int]:
 def _is_dvc(pid: int) -> bool:
     try:
         process = psutil.Process(pid)
-        return process.status() != psutil.STATUS_ZOMBIE and any(
-            Path(word).name == "dvc" for word in process.cmdline()
-        )
+        return process.status() != psutil.STATUS_ZOMBIE and is_dvc(process.cmdline())
     except psutil.Error:
         return False
 

@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from typing import Any
 from rich.console import Console
 
 from stages.core import checks, child, dag, environment, receipts, warm
+from stages.core.attempt import BUSY, BUSY_SECONDS, BUSY_TOLD
 from stages.core.errors import UserError
 from stages.core.heal import heal
 from stages.core.params import read_yaml
@@ -102,16 +104,21 @@ def planned(
 def changes(root: Path) -> dict[str, list[Any]]:
     """What `dvc status` says, by the stage's address.
 
+    A DVC at work here, such as one whose caller was killed, is waited for.
+
     Raises:
         UserError: DVC cannot tell, such as where a dvc.yaml is wrong.
     """
-    answer = subprocess.run(
-        [sys.executable, "-m", "dvc", "status", "--json"],
-        cwd=root,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    words = [sys.executable, "-m", "dvc", "status", "--json"]
+    told = False
+    while True:
+        answer = subprocess.run(words, cwd=root, capture_output=True, text=True, check=False)
+        if not answer.returncode or not any(sign in answer.stderr for sign in BUSY):
+            break
+        if not told:
+            print(f"{BUSY_TOLD}; waiting for it to end", file=sys.stderr)
+        told = True
+        time.sleep(BUSY_SECONDS)
     if answer.returncode:
         raise UserError(f"`dvc status` failed:\n{answer.stderr.strip()}")
     return dict(json.loads(answer.stdout))
@@ -173,7 +180,8 @@ def _side_by_side(
     """Run the stages of `plan` by the flow `reproduce`, without a server of Prefect's."""
     _end_left_servers()
     os.environ[CALLER] = str(os.getpid())
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")
+    # What fails is told by `_explain`, not by Prefect's tracebacks.
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     # Its own server makes a database the first time, which takes 20 s, and more on a busy machine.
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
@@ -182,14 +190,18 @@ def _side_by_side(
 
         ready(root, cluster)  # before Prefect starts, which would show a user's mistake as a fault
     flow = importlib.import_module("pipelines.flow")
-    found: list[dict[str, str]] = flow.reproduce(
-        papers=papers,
-        jobs=jobs,
-        root=str(root),
-        stages=[node.address for node in plan],
-        cluster=cluster,
-    )
-    return found
+    try:
+        flow.reproduce(
+            papers=papers,
+            jobs=jobs,
+            root=str(root),
+            stages=[node.address for node in plan],
+            cluster=cluster,
+        )
+    except flow.Incomplete as incomplete:
+        found: list[dict[str, str]] = incomplete.failures
+        return found
+    return []
 
 
 def _end_left_servers() -> None:

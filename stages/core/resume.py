@@ -8,14 +8,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from stages.core.dag import Node
-from stages.core.files import remove
+from stages.core.files import listing, read_json, remove, write_json
 
 
 @contextmanager
-def held(root: Path, node: Node, key: str, say: Callable[[str], None]) -> Iterator[Path]:
-    """Hold the stage's lock and give its resume folder for `key`.
+def held(
+    root: Path, node: Node, key: str, say: Callable[[str], None]
+) -> Iterator[tuple[Path, float]]:
+    """Hold the stage's lock; give its resume folder for `key`, and seconds spent on what it has.
 
     After a kill of `dvc` alone, the stage it started runs on as an orphan and still holds the
     lock: this waits until it has ended, then finds its finished work. The kernel frees the lock of
@@ -37,6 +40,22 @@ def held(root: Path, node: Node, key: str, say: Callable[[str], None]) -> Iterat
                 remove(old)
         folder = home / key
         folder.mkdir(exist_ok=True)
-        yield folder
+        yield folder, _spent(home / "attempt.json", key, folder)
     finally:
         os.close(lock)
+
+
+def _spent(book: Path, key: str, folder: Path) -> float:
+    """Seconds of earlier attempts, each up to the last file that it left; begins the next one.
+
+    Nothing needs to be written when an attempt ends, since it may be killed.
+    """
+    last: dict[str, Any] = {"key": "", "begun": 0.0, "earlier": 0.0}
+    if book.is_file():
+        last = read_json(book)
+    earlier = 0.0
+    if last["key"] == key and (left := listing(folder)):
+        newest = max(file.stat().st_mtime for file in left)
+        earlier = last["earlier"] + max(0.0, newest - last["begun"])
+    write_json(book, {"key": key, "begun": time.time(), "earlier": earlier})
+    return earlier

@@ -18,6 +18,11 @@ WHOLE = ("bench",)
 """Stages that have the machine to themselves, since they measure it."""
 UNKNOWN_SECONDS = 60.0
 """Assumed of a stage without a receipt."""
+LEAST_SECONDS = 600.0
+"""A stage is ended when it takes longer than this and `PATIENCE` times its last run."""
+PATIENCE = 10.0
+LONGEST_SECONDS = 48 * 3600.0
+"""When one is ended that has no receipt."""
 
 
 @dataclass
@@ -102,6 +107,10 @@ class Lease:
     here: bool = True
 
 
+def _limit(seconds: float | None) -> float:
+    return LONGEST_SECONDS if seconds is None else max(LEAST_SECONDS, PATIENCE * seconds)
+
+
 class Schedule:
     """The stages of a run and how far each is.
 
@@ -109,6 +118,9 @@ class Schedule:
         nodes: in the order of the dvc.yaml files; a stage stands on those whose outputs it reads.
         seconds: by address, what a stage took last time.
         needs: by address; a stage that is not there needs one core.
+
+    Attributes:
+        limits: by address, seconds after which a stage is to be ended.
     """
 
     def __init__(
@@ -134,6 +146,7 @@ class Schedule:
         self.below: dict[str, list[str]] = {
             a: [b for b, above in self.above.items() if a in above] for a in self.nodes
         }
+        self.limits = {a: _limit(seconds.get(a)) for a in self.nodes}
         self.seconds = {a: seconds.get(a, UNKNOWN_SECONDS) for a in self.nodes}
         self.chain = self._chains()
 

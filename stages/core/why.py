@@ -40,6 +40,7 @@ def why(root: Path, chosen: list[str], console: Console) -> int:
         if not any(_names(name, node) for node in nodes):
             stages = dict.fromkeys(n.stage for n in nodes if n.paper == name.partition(":")[0])
             raise UserError(f"unknown stage '{name}'; allowed: {', '.join(stages)}")
+    environment.fingerprint(root)
     found = reasons(root, nodes, values)
     told = [n for n in nodes if n in found and (not chosen or any(_names(c, n) for c in chosen))]
     for node in told:

@@ -64,7 +64,9 @@ class Here:
         """Run one stage; see `attempt`."""
         env = self.env
         if lease.gpu is not None:
-            env = {**env, "CUDA_VISIBLE_DEVICES": str(lease.gpu)}
+            # Numbered as nvidia-smi does, which CUDA by itself does not.
+            own = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": str(lease.gpu)}
+            env = {**env, **own}
         return attempt(self.root, node.address, env, seconds=limit, cancel=cancel, said=said)
 
 

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from stages.core import child
 from stages.core.errors import UserError
+from stages.core.forked import is_dvc
 
 PR_SET_CHILD_SUBREAPER = 36
 AGAIN_SECONDS = 3.0
@@ -73,7 +74,8 @@ def _left_behind(root: Path) -> list[int]:
     found = []
     for process in psutil.process_iter(["pid", "cmdline", "cwd"]):
         words = process.info["cmdline"] or []
-        if process.info["cwd"] == str(root) and {"distributed.cli.dask_worker", "dvc"} & {*words}:
+        works = "distributed.cli.dask_worker" in words or is_dvc(words)
+        if works and process.info["cwd"] == str(root):
             found.append(int(process.info["pid"]))
     return found
 

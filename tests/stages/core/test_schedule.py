@@ -99,6 +99,13 @@ def test_gpus_are_leased_by_id_and_memory() -> None:
     assert [lease.gpu for _, lease in schedule.start(machine)] == [1]
 
 
+def test_a_stage_is_ended_by_its_last_run_or_not_for_long() -> None:
+    """One that never ran here may take hours, as a teacher does."""
+    nodes = [node(name) for name in "abc"]
+    schedule = Schedule(nodes, {at("a"): 5.0, at("b"): 900.0})
+    assert schedule.limits == {at("a"): 600.0, at("b"): 9000.0, at("c"): 48 * 3600.0}
+
+
 def test_a_circle_is_refused() -> None:
     with pytest.raises(ValueError, match="circle"):
         Schedule([node("a", "b"), node("b", "a")], {})
