@@ -211,6 +211,7 @@ def _drive(
         try:
             while not schedule.over:
                 machine.others = run.others()
+                live.jobs = max(live.jobs, machine.others or 0)
                 if machine.others == 0 and not awaited:
                     live.wait("workers: `python -m stages join` in a clone of its own")
                 for address, lease in schedule.start(machine):

@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from tests import project
-from tests.test_remotes import free_port
+from tests.test_remotes import free_port, s3, ssh  # noqa: F401  (fixtures)
 
 pytestmark = pytest.mark.slow
 WAIT = 90.0
@@ -54,7 +54,17 @@ class Lab:
 
     def clone(self, name: str) -> Path:
         project.run(self.folder, "git", "clone", "-q", "origin", name)
+        own = self.folder / "origin/.dvc/config.local"  # such as a user's key
+        if own.is_file():
+            shutil.copy(own, self.folder / name / ".dvc")
         return self.folder / name
+
+    def share_through(self, remote: Callable[[Path], None]) -> None:
+        """Have the project name another remote; before there are clones."""
+        origin = self.folder / "origin"
+        remote(origin)
+        project.run(origin, "dvc", "remote", "modify", "store", "verify", "true")
+        project.run(origin, "git", "commit", "-qam", "another remote")
 
     def start(
         self, name: str, cwd: Path, *words: str, through: Sequence[str] = ()
@@ -199,6 +209,28 @@ def test_a_clone_takes_one_worker(lab: Lab) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("kind", ["ssh", "s3"])
+def test_workers_share_through_a_server(
+    kind: str, tmp_path: Path, home: Path, expected: dict[str, str], request: pytest.FixtureRequest
+) -> None:
+    remote = request.getfixturevalue(kind)
+    lab = Lab(tmp_path, home)
+    try:
+        lab.share_through(remote)
+        lab.scheduler()
+        for name in ("one", "two"):
+            lab.worker(name)
+        where = lab.clone("caller")
+        told = finished(lab, lab.caller(where), "caller")
+    finally:
+        lab.close()
+    assert project.outputs(where) == expected
+    assert not (where / "work/.logs/demo").exists(), told
+    for path in expected:
+        assert (where / path).exists()
+
+
+@pytest.mark.long
 def test_a_killed_workers_stage_runs_elsewhere(lab: Lab, expected: dict[str, str]) -> None:
     lab.scheduler()
     where, caller = teaching(lab, "one", "two")
@@ -244,9 +276,11 @@ def test_two_callers_at_once_on_one_clone(lab: Lab, expected: dict[str, str]) ->
     where = lab.clone("caller")
     first, second = lab.caller(where), lab.caller(where)
     lab.until("they do not end", lambda: None not in (first.poll(), second.poll()), 3 * WAIT)
-    last = lab.caller(where)
-    finished(lab, last, "caller")
+    assert (first.returncode, second.returncode) == (0, 0), lab.said("caller")
     assert project.outputs(where) == expected
+    assert len(list((where / "receipts/demo").glob("*.json"))) == 5
+    told = finished(lab, lab.caller(where), "caller")
+    assert told.rpartition("nothing has changed; nothing to run")[1]
 
 
 @pytest.fixture

@@ -118,9 +118,19 @@ def interrupted(folder: Path) -> None:
     assert code == 2 and "demo has lost its champion; once in use: 1, 3." in told
     assert "version 1 is the champion" in door(folder, "rollback", "demo", "--to", "1")[1]
     client.delete_model_version_tag("demo", "3", "retort.in_use")
+    board = folder / "reports/retrain/demo.json"
+    board.unlink()
     # As if killed after the third was registered as promoted: the next run finishes that.
-    assert "unchanged; version 3 is the champion" in door(folder, "retrain", "demo")[1]
+    told = door(folder, "retrain", "demo")[1]
+    assert "unchanged; version 3 is the champion" in told
+    assert "✓ quality error: not worse, 0.6667" in told
     assert client.get_model_version("demo", "3").tags["retort.in_use"] == "yes"
+    known = json.loads(board.read_text())
+    assert (known["outcome"], known["version"], known["champion"]) == ("promoted", "3", "3")
+    # As if killed between the alias and the mark of use: a version is not its own predecessor.
+    client.delete_model_version_tag("demo", "3", "retort.in_use")
+    door(folder, "retrain", "demo")
+    assert "rolled back; version 1 is the champion" in door(folder, "rollback", "demo")[1]
 
 
 def test_other_seeds_cannot_be_held_against_the_champion(tmp_path: Path) -> None:

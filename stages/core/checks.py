@@ -10,6 +10,7 @@ from typing import Any
 from stages.core import dag
 from stages.core.errors import UserError
 from stages.core.params import Common, build, lookup
+from stages.core.recorded import overlap
 
 
 def refuse_wrong_matrices(root: Path, values: dict[str, Any], papers: Iterable[str]) -> None:
@@ -34,6 +35,29 @@ def _refuse_cells(axis: str, key: str, cells: Any) -> None:
     raise UserError(
         f"params.yaml: {key} is {cells!r}; its entries become names of stages: write {form}"
     )
+
+
+def refuse_missing_makers(root: Path, values: dict[str, Any]) -> None:
+    """Refuse a variant whose input no stage makes, since it stands under one stage's key alone.
+
+    Raises:
+        UserError: names each stage, what it reads, and what is made there.
+    """
+    nodes = [node for paper in dag.papers(root) for node in dag.nodes(root, paper, values)]
+    made = [out for node in nodes for out in node.outs]
+    wrong: dict[str, None] = {}
+    for node in nodes:
+        for dep in node.data:
+            if dep == dag.DEVICE or any(overlap(dep, out) for out in made):
+                continue
+            home, _, missing = dep.rpartition("/")
+            there = sorted({o[len(home) + 1 :].split("/")[0] for o in made if overlap(home, o)})
+            wrong[
+                f"params.yaml: {node.paper} {node.name} reads {dep}, and no stage makes "
+                f"'{missing}' in {home}; made there: {', '.join(there) or 'nothing'}"
+            ] = None
+    if wrong:
+        raise UserError("\n".join(wrong))
 
 
 def refuse_unread_keys(root: Path, values: dict[str, Any]) -> None:

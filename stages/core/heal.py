@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import marshal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -61,11 +62,15 @@ def _drop_half(root: Path, locks: list[Path], say: Callable[[str], object]) -> N
 
 def _alive(path: Path) -> bool:
     """Whether a DVC that the list names still runs."""
-    try:
-        listed = json.loads(path.read_text())
-    except ValueError:
-        return False
-    return any(_is_dvc(pid) for pid in _pids(listed))
+    for wait in (0.1, 0.4, None):
+        try:
+            return any(_is_dvc(pid) for pid in _pids(json.loads(path.read_text())))
+        except FileNotFoundError:
+            return False
+        except ValueError:
+            if wait:  # a DVC that lives may be writing it just now
+                time.sleep(wait)
+    return False
 
 
 def _pids(value: Any) -> list[int]:

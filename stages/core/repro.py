@@ -48,6 +48,7 @@ def reproduce(root: Path, papers: list[str], jobs: int = 1, cluster: str | None 
     values = read_yaml(root / "params.yaml")
     checks.refuse_wrong_matrices(root, values, dag.papers(root))
     checks.refuse_unread_keys(root, values)
+    checks.refuse_missing_makers(root, values)
     environment.fingerprint(root)
     heal(root, console.print)
     changed = changes(root)

@@ -63,6 +63,11 @@ class Decision:
     def as_dict(self) -> dict[str, Any]:
         return {"outcome": self.outcome, "findings": [asdict(f) for f in self.findings]}
 
+    @classmethod
+    def of(cls, made: Mapping[str, Any]) -> Decision:
+        """What `as_dict` gave."""
+        return cls(made["outcome"], tuple(Finding(**own) for own in made["findings"]))
+
 
 @dataclass(frozen=True)
 class Judged:

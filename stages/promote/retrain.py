@@ -85,7 +85,7 @@ def retrain(
         last = registry.versions()[-1:]
         if champion and not afresh and any(_same(version, made) for version in last):
             # Decided before; a network that was rolled back does not come again by itself.
-            return _unchanged(root, paper, last[0], champion)
+            return _unchanged(root, paper, registry, last[0], champion)
         decision = Decision("first", ())
         if champion and not afresh:
             decision = _against(root, paper, profile, registry, champion, made, settings)
@@ -94,7 +94,7 @@ def retrain(
             registry.promote(version, champion)
         stays = version if decision.promotes else champion
         assert stays is not None
-        return record(root, paper, decision, version, stays)
+        return record(root, paper, decision, version, stays, version)
 
 
 def _settled(registry: Registry) -> Version | None:
@@ -106,7 +106,8 @@ def _settled(registry: Registry) -> Version | None:
     champion, versions = registry.champion(), registry.versions()
     last = versions[-1] if versions else None
     if last and not last.used and last.tags.get("retort.outcome") in ("first", "promoted"):
-        registry.promote(last, champion)
+        before = champion if champion and champion.number != last.number else None
+        registry.promote(last, before)
         return registry.champion()
     used = [version.number for version in versions if version.used]
     if champion is None and used:
@@ -228,7 +229,8 @@ def rollback(root: Path, paper: str, to: str | None, profile: str = "desk") -> d
             raise UserError(f"{paper}: version {champion and champion.number} is its first one")
         target = registry.once_used(number)
         registry.promote(target, None)
-        return record(root, paper, Decision("rolled back", ()), target, target)
+        last = registry.versions()[-1]
+        return record(root, paper, Decision("rolled back", ()), target, target, last)
 
 
 def dry_run(root: Path, paper: str, profile: str, console: Console, day: date | None) -> int:
@@ -255,22 +257,24 @@ def dry_run(root: Path, paper: str, profile: str, console: Console, day: date | 
 
 
 def record(
-    root: Path, paper: str, decision: Decision, version: Version, champion: Version
+    root: Path, paper: str, decision: Decision, version: Version, champion: Version, last: Version
 ) -> dict[str, Any]:
     """Write the decision into the report and refresh the board.
 
     Args:
         version: what was decided on.
         champion: in use from now on.
+        last: that was registered.
 
     Returns:
-        paper, outcome, numbers of `version` and `champion`, and findings.
+        paper, outcome, numbers of `version`, `champion` and `last`, and findings.
     """
     made: dict[str, Any] = {
         "paper": paper,
         "outcome": decision.outcome,
         "version": version.number,
         "champion": champion.number,
+        "last": last.number,
         "findings": [asdict(finding) for finding in decision.findings],
     }
     write_json(_record_of(root, paper), made)
@@ -278,10 +282,18 @@ def record(
     return made
 
 
-def _unchanged(root: Path, paper: str, last: Version, champion: Version) -> dict[str, Any]:
-    """What is told where there is nothing new; the last decision stays on the board."""
+def _unchanged(
+    root: Path, paper: str, registry: Registry, last: Version, champion: Version
+) -> dict[str, Any]:
+    """What is told where there is nothing new; the last decision stays on the board.
+
+    Where a kill came between its registration and its record, it is written down now.
+    """
     path = _record_of(root, paper)
-    findings = read_json(path)["findings"] if path.is_file() else []
+    known = read_json(path) if path.is_file() else {"last": None}
+    if known["last"] != last.number:
+        known = record(root, paper, Decision.of(registry.decision(last)), last, champion, last)
+    findings = known["findings"]
     return {
         "paper": paper,
         "outcome": "unchanged",

@@ -100,6 +100,12 @@ class Registry:
         path = Path(self.client.download_artifacts(version.run, VERDICTS, str(folder)))
         return folder / NETWORKS, read_json(path)
 
+    def decision(self, version: Version) -> dict[str, Any]:
+        """What was decided when a version was registered: outcome and findings."""
+        with tempfile.TemporaryDirectory() as own:
+            path = self.client.download_artifacts(version.run, DECISION, own)
+            return dict(read_json(Path(path)))
+
     def register(
         self,
         networks: Mapping[str, Path],

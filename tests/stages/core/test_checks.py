@@ -12,6 +12,7 @@ import pytest
 from stages.core import checks, dag
 from stages.core.errors import UserError
 from stages.core.params import read_yaml
+from stages.core.profiles import overlaid
 from tests import project
 
 
@@ -49,6 +50,19 @@ def test_a_key_that_no_stage_reads_is_refused(
     here[last] = 1
     with pytest.raises(UserError, match=f"no stage reads '{path}'; allowed: {beside}"):
         checks.refuse_unread_keys(folder, values)
+
+
+@pytest.mark.parametrize("profile", ["desk", "smoke", "lab", "paper"])
+def test_what_stages_read_is_made(profile: str) -> None:
+    checks.refuse_missing_makers(project.ROOT, overlaid(project.ROOT, profile)[0])
+
+
+def test_an_arm_that_was_not_tuned_is_told() -> None:
+    values = read_yaml(project.ROOT / "params.yaml")
+    values["sdkd"]["distill"]["variants"]["sdkd_new"] = {"loss": "sdkd"}
+    told = r"sdkd distill@sdkd_new-\S+ reads \S+, and no stage makes 'sdkd_new' in work/sdkd/tune; "
+    with pytest.raises(UserError, match=told + r"made there: .*fitnet"):
+        checks.refuse_missing_makers(project.ROOT, values)
 
 
 def test_a_new_variant_is_read(folder: Path, values: dict[str, Any]) -> None:
