@@ -65,9 +65,8 @@ def twice(root: Path, profile: str, papers: list[str], jobs: int = 1) -> int:
         tree = root / f"work/.profiles/verify-{profile}-{side}"
         remove(tree)
         there = make_tree(root, profile, tree, tree / ".dvc/cache")
-        if (
-            profile == "desk" and (root / "receipts").is_dir()
-        ):  # whose receipts are committed: they say which chain is the longest
+        # Those of desk are committed, and say which chain of stages takes longest.
+        if profile == "desk" and (root / "receipts").is_dir():
             shutil.copytree(root / "receipts", tree / "receipts", dirs_exist_ok=True)
         chosen = papers or there
         targets = [f"pipelines/{paper}/dvc.yaml" for paper in chosen]
