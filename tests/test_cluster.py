@@ -269,6 +269,22 @@ def test_a_caller_may_be_killed_and_started_again(lab: Lab, expected: dict[str, 
 
 
 @pytest.mark.long
+def test_a_caller_that_is_interrupted_ends_its_stages(lab: Lab, expected: dict[str, str]) -> None:
+    lab.scheduler()
+    where, caller = teaching(lab, "one")
+    left = lab.folder / "one/work/.resume/demo/teach"
+    lab.until("no checkpoint", lambda: list(left.glob("*/net/state.pt")))
+    caller.send_signal(signal.SIGINT)
+    lab.until("the caller does not end", lambda: caller.poll() is not None)
+    assert caller.returncode == 130, lab.said("caller")
+    lab.until("the stage lives on", lambda: not lab.teaching("one"))
+    assert not (lab.folder / "one/work/demo/teach").exists()
+    assert list(left.glob("*/net/state.pt"))
+    finished(lab, lab.caller(where), "caller")
+    assert project.outputs(where) == expected
+
+
+@pytest.mark.long
 def test_two_callers_at_once_on_one_clone(lab: Lab, expected: dict[str, str]) -> None:
     lab.scheduler()
     for name in ("one", "two"):

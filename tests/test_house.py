@@ -121,6 +121,22 @@ def test_mlflow_is_known_in_two_places() -> None:
     }
 
 
+def test_no_file_is_unpickled() -> None:
+    """The loaders refuse pickles; the one use of pickle is a call to our own worker."""
+    wrong, uses = [], set()
+    for base in ("stages", "pipelines"):
+        for path in (ROOT / base).rglob("*.py"):
+            text, name = path.read_text(encoding="utf-8"), path.relative_to(ROOT).as_posix()
+            loads = re.findall(r"torch\.load\([^)]*\)", text)
+            wrong += [name for call in loads if "weights_only=True" not in call]
+            wrong += [name] if "allow_pickle=True" in text else []
+            if re.search(
+                r"^\s*(import|from) (pickle|cloudpickle|joblib|dill)\b", text, re.MULTILINE
+            ):
+                uses.add(name)
+    assert not wrong and uses == {"stages/core/cluster/caller.py"}
+
+
 @pytest.mark.parametrize("paper", PAPERS)
 def test_papers_import_no_other_paper(paper: str) -> None:
     home = ROOT / "pipelines" / paper

@@ -95,12 +95,11 @@ class Lab:
             files: os.environ.get(files) or str(root.resolve() / "mlartifacts"),
         }
 
-    def prefect_env(self, address: str) -> dict[str, str]:
-        """Log-in, and the address that the pages ask; the schema is up to date already."""
+    def prefect_env(self) -> dict[str, str]:
+        """Log-in; the schema is up to date already."""
         return self.database_env() | {
             "PREFECT_SERVER_API_AUTH_STRING": f"{ADMIN}:{self.password}",
             "PREFECT_API_DATABASE_MIGRATE_ON_START": "false",
-            "PREFECT_UI_API_URL": os.environ.get("PREFECT_UI_API_URL") or f"{address}/api",
         }
 
     def log_in(self, address: str) -> None:

@@ -131,7 +131,7 @@ def _for_lab(root: Path, lab: Lab, mlflow_port: int, prefect_port: int) -> list[
         ),
         replace(
             prefect,
-            env={**prefect.env, **lab.prefect_env(prefect.address)},
+            env={**prefect.env, **lab.prefect_env()},
             hint=f"{prefect.hint} PREFECT_API_AUTH_STRING={ADMIN}:${PASSWORD}",
         ),
     ]
@@ -147,14 +147,16 @@ def _mlflow(root: Path, port: int, host: str = HOST) -> Server:
 
 
 def _prefect(root: Path, port: int, host: str = HOST) -> Server:
+    address = f"http://{host}:{port}"
     env = {
         "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{root.resolve()}/prefect.db",
+        # What its page asks; at another port than 4200 the page would not find it by itself.
+        "PREFECT_UI_API_URL": os.environ.get("PREFECT_UI_API_URL") or f"{address}/api",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
     }
     words = [sys.executable, "-m", "prefect", "server", "start"]
     words += ["--host", host, "--port", str(port)]
-    address = f"http://{host}:{port}"
     hint = f"for `prefect` and workers: PREFECT_API_URL={address}/api"
     return Server("Prefect", words, address, "/api/health", "prefect.log", env, hint)
 

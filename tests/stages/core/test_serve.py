@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -72,6 +73,7 @@ def test_all_come_up_on_free_ports_and_end_with_one_interrupt(tmp_path: Path) ->
             assert any(f"PREFECT_API_URL={prefect}api" in line for line in lines)
             assert "board" in get(report) and get(mlflow + "health") == "OK"
             assert get(prefect + "api/health") == "true" and "<html" in get(prefect)
+            assert json.loads(get(prefect + "ui-settings"))["api_url"] == f"{prefect}api"
             children = psutil.Process(process.pid).children(recursive=True)
             assert children
             begin = time.monotonic()
